@@ -1,0 +1,98 @@
+"""Which backend runs, what it can do, MLX on stock Keras, and what `keras.ops` lacks.
+
+`activate` is the first thing `import ember_keras` calls. The functions named in `FUNCTIONS` have
+the same signature on every backend and are looked up in the module of the backend that runs:
+
+| function | what it gives |
+| --- | --- |
+| `to_numpy(x)` | a numpy array with the values of a tensor or variable |
+| `is_backend_tensor(x)` | True for a concrete or traced tensor of the running library |
+| `is_tracing(x)` | True for a value that cannot be read now: traced, compiled, or symbolic |
+| `value_and_grad(fn)` | a function that returns `fn`'s scalar and its gradients |
+| `value_and_grad_variables(fn, variables)` | the scalar `fn()` and a gradient for each variable |
+| `compile(fn)` | `fn` compiled by the library's own compiler, where one is used |
+| `to_dlpack(x)`, `from_dlpack(x)` | exchange with other libraries |
+| `devices()` | the devices of this process, as strings such as ``"cpu:0"`` |
+"""
+
+import importlib
+import sys
+
+from ember_keras.backend import _activation, _command
+from ember_keras.backend._capabilities import Capabilities, capabilities
+from ember_keras.backend._installed import Installed, installed
+from ember_keras.config import environment
+
+FUNCTIONS = (
+    "compile",
+    "devices",
+    "from_dlpack",
+    "is_backend_tensor",
+    "is_tracing",
+    "to_dlpack",
+    "to_numpy",
+    "value_and_grad",
+    "value_and_grad_variables",
+)
+"""What every backend module offers, with the same signatures."""
+
+__all__ = [
+    "Capabilities",
+    "Installed",
+    "activate",
+    "capabilities",
+    "installed",
+    "name",
+    "require_training",
+    *FUNCTIONS,
+]
+
+
+def activate():
+    """Check the backend and the Keras release; under mlx, graft the plug-in onto Keras.
+
+    Called before the package imports Keras. It may be called again. Nothing is patched under any
+    backend other than mlx.
+
+    Raises:
+        ValueError: the backend's name is unknown.
+        SystemExit: the same in the process of the command `ember-keras`, after one line on it.
+        ImportError: a package is missing, or Keras is outside the tested range, or Keras was
+            imported before under mlx. The message says what to do.
+    """
+    command = _command.arguments()
+    if command is None:
+        _activation.activate()
+    else:
+        _command.activate(command)
+
+
+def name():
+    """Return the name of the backend: that of the imported Keras, else the configured one."""
+    config = sys.modules.get("keras.src.backend.config")
+    return config.backend() if config else environment.keras_backend()
+
+
+def require_training():
+    """Raise `ValueError` where the backend that runs cannot train."""
+    if not capabilities().trains:
+        raise ValueError(
+            f"Training was asked for under the {name()} backend; the {name()} backend predicts "
+            "only. Set KERAS_BACKEND=torch|jax|tensorflow|mlx before Python starts; a model that "
+            "was trained and saved under one of them loads and predicts here."
+        )
+
+
+def __getattr__(attribute):
+    if attribute in FUNCTIONS:
+        module = importlib.import_module(f"ember_keras.backend._{name()}")
+        function = globals()[attribute] = getattr(module, attribute)
+        return function
+    raise AttributeError(
+        f"module 'ember_keras.backend' has no attribute {attribute!r}; it has "
+        f"{', '.join(sorted(__all__))}.{environment.nearest(attribute, __all__)}"
+    )
+
+
+def __dir__():
+    return sorted(__all__)

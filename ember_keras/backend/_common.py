@@ -1,0 +1,102 @@
+"""What the backend modules share: checks, and gradients for Keras variables."""
+
+import keras
+from keras.src.backend.common.stateless_scope import in_stateless_scope
+
+
+def is_symbolic(x):
+    """Return True for a `KerasTensor`, the abstract value of a functional model."""
+    return isinstance(x, keras.KerasTensor)
+
+
+def tensor_of(x):
+    """Return the backend tensor of a variable, and anything else as it is."""
+    return x.value if isinstance(x, keras.Variable) else x
+
+
+def split(arrays):
+    """Return tensors of `arrays` and the positions of those that take a gradient.
+
+    Floating point inputs take one, integers and booleans do not, complex ones are refused: the
+    libraries disagree on the sign of a complex gradient.
+    """
+    tensors = [keras.ops.convert_to_tensor(array) for array in arrays]
+    kinds = [keras.backend.standardize_dtype(tensor.dtype) for tensor in tensors]
+    for position, kind in enumerate(kinds):
+        if kind.startswith("complex"):
+            raise TypeError(
+                f"Received {kind} for argument {position}; expected a real dtype, because the "
+                "backends disagree on complex gradients. Pass real and imaginary part as two "
+                "arguments."
+            )
+    return tensors, [at for at, kind in enumerate(kinds) if "float" in kind]
+
+
+def scalar(value):
+    """Return `value`, refused where it is not a scalar."""
+    shape = tuple(getattr(value, "shape", ()))
+    if shape != ():
+        raise ValueError(
+            f"Received a function that returns shape {shape}; expected a scalar. Reduce it, for "
+            "example with keras.ops.sum."
+        )
+    return value
+
+
+def spread(gradients, positions, length):
+    """Return `length` gradients: those given at `positions`, None elsewhere."""
+    result = [None] * length
+    for position, gradient in zip(positions, gradients, strict=True):
+        result[position] = gradient
+    return tuple(result)
+
+
+class _RecordingScope(keras.StatelessScope):
+    """A `keras.StatelessScope` that also remembers which variables were assigned."""
+
+    def __init__(self, state_mapping):
+        super().__init__(state_mapping)
+        self.assigned = {}
+
+    def add_update(self, update):
+        self.assigned[id(update[0])] = update[0]
+        super().add_update(update)
+
+
+def variables_through(differentiate, fn, variables):
+    """Return ``(value, gradients)`` of ``fn()`` with respect to `variables`.
+
+    `variables` are replaced by traced values in a `keras.StatelessScope`; whatever other
+    variables `fn` assigns (seeds, statistics) are assigned after it, as in a training step.
+
+    Args:
+        differentiate: function of ``(fn, values)`` that returns ``(value, others, gradients)``
+            for an `fn` that returns ``(value, others)``.
+        fn: function of no arguments that returns a scalar.
+        variables: list of `keras.Variable`.
+    """
+    if in_stateless_scope():
+        raise ValueError(
+            "value_and_grad_variables was called inside a keras.StatelessScope (a training step, "
+            "for example); expected a call outside. Use value_and_grad on the values there."
+        )
+    variables = list(variables)
+    for variable in variables:
+        if not isinstance(variable, keras.Variable):
+            raise TypeError(
+                f"Received {type(variable).__name__} among the variables; expected keras.Variable. "
+                "For plain tensors use value_and_grad."
+            )
+    given = {id(variable) for variable in variables}
+    assigned = []
+
+    def pure(values):
+        with _RecordingScope(state_mapping=list(zip(variables, values, strict=True))) as scope:
+            value = scalar(fn())
+        assigned[:] = [other for key, other in scope.assigned.items() if key not in given]
+        return value, [scope.get_current_value(other) for other in assigned]
+
+    value, others, gradients = differentiate(pure, [variable.value for variable in variables])
+    for variable, new in zip(assigned, others, strict=True):
+        variable.assign(new)
+    return value, list(gradients)

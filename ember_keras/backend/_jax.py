@@ -1,0 +1,80 @@
+"""What `keras.ops` lacks, on jax."""
+
+import jax
+import keras
+
+from ember_keras.backend import _common
+
+
+def to_numpy(x):
+    """Return the values of a tensor, variable or array as a numpy array."""
+    return keras.ops.convert_to_numpy(_common.tensor_of(x))
+
+
+def is_backend_tensor(x):
+    """Return True for a tensor of the running library."""
+    return isinstance(x, jax.Array)
+
+
+def is_tracing(x):
+    """Return True where the values of `x` cannot be read now."""
+    return _common.is_symbolic(x) or isinstance(_common.tensor_of(x), jax.core.Tracer)
+
+
+def value_and_grad(fn):
+    """Return a function of the same arguments that gives ``(value, gradients)``.
+
+    Args:
+        fn: function of one or more tensors that returns a scalar.
+
+    Returns:
+        A function. Its gradients are a tuple with one entry an argument: a tensor for a floating
+        point argument (zeros where `fn` does not depend on it), None for any other.
+    """
+
+    def both(*arrays):
+        tensors, positions = _common.split(arrays)
+
+        def pure(values):
+            full = list(tensors)
+            for position, value in zip(positions, values, strict=True):
+                full[position] = value
+            return _common.scalar(fn(*full)), []
+
+        value, _, gradients = _differentiate(pure, [tensors[at] for at in positions])
+        return value, _common.spread(gradients, positions, len(tensors))
+
+    return both
+
+
+def value_and_grad_variables(fn, variables):
+    """Return ``(value, gradients)`` of the scalar ``fn()``, a list with one entry a variable."""
+    return _common.variables_through(_differentiate, fn, variables)
+
+
+def compile(fn):
+    """Return `fn` compiled by ``jax.jit``.
+
+    `fn` must be pure: a Keras variable that it reads is fixed at the value of the first call.
+    """
+    return jax.jit(fn)
+
+
+def from_dlpack(x):
+    """Return a tensor that shares the memory of `x`, an object with ``__dlpack__``."""
+    return jax.dlpack.from_dlpack(x)
+
+
+def to_dlpack(x):
+    """Return an object with ``__dlpack__`` and ``__dlpack_device__`` for the tensor `x`."""
+    return _common.tensor_of(x)
+
+
+def devices():
+    """Return the devices of this process."""
+    return [f"{device.platform}:{device.id}" for device in jax.devices()]
+
+
+def _differentiate(fn, values):
+    (value, others), gradients = jax.value_and_grad(fn, has_aux=True)(values)
+    return value, others, gradients

@@ -1,0 +1,98 @@
+"""What `keras.ops` lacks, on mlx."""
+
+import keras
+import mlx.core as mx
+import numpy as np
+
+from ember_keras.backend import _common
+
+
+def to_numpy(x):
+    """Return the values of a tensor, variable or array as a numpy array."""
+    return keras.ops.convert_to_numpy(_common.tensor_of(x))
+
+
+def is_backend_tensor(x):
+    """Return True for a tensor of the running library."""
+    return isinstance(x, mx.array)
+
+
+def is_tracing(x):
+    """Return True where the values of `x` cannot be read now.
+
+    mlx marks no traced array, so an array is asked for its value: this evaluates it.
+    """
+    if _common.is_symbolic(x):
+        return True
+    x = _common.tensor_of(x)
+    if not isinstance(x, mx.array):
+        return False
+    try:
+        mx.eval(x)
+    except ValueError as error:
+        if "transformations" in str(error):
+            return True
+        raise
+    return False
+
+
+def value_and_grad(fn):
+    """Return a function of the same arguments that gives ``(value, gradients)``.
+
+    Args:
+        fn: function of one or more tensors that returns a scalar.
+
+    Returns:
+        A function. Its gradients are a tuple with one entry an argument: a tensor for a floating
+        point argument (zeros where `fn` does not depend on it), None for any other.
+    """
+
+    def both(*arrays):
+        tensors, positions = _common.split(arrays)
+
+        def pure(values):
+            full = list(tensors)
+            for position, value in zip(positions, values, strict=True):
+                full[position] = value
+            return _common.scalar(fn(*full)), []
+
+        value, _, gradients = _differentiate(pure, [tensors[at] for at in positions])
+        return value, _common.spread(gradients, positions, len(tensors))
+
+    return both
+
+
+def value_and_grad_variables(fn, variables):
+    """Return ``(value, gradients)`` of the scalar ``fn()``, a list with one entry a variable."""
+    return _common.variables_through(_differentiate, fn, variables)
+
+
+def compile(fn):
+    """Return `fn` compiled by ``mx.compile``.
+
+    `fn` must be pure: a Keras variable that it reads is fixed at the value of the first call.
+    """
+    return mx.compile(fn)
+
+
+def from_dlpack(x):
+    """Return a tensor with the values of `x`, an object with ``__dlpack__``: mlx copies them."""
+    return mx.array(np.from_dlpack(x))
+
+
+def to_dlpack(x):
+    """Return an object with ``__dlpack__`` and ``__dlpack_device__`` for the tensor `x`."""
+    return _common.tensor_of(x)
+
+
+def devices():
+    """Return the devices of this process."""
+    found = [mx.Device(mx.gpu, 0)] if mx.is_available(mx.Device(mx.gpu, 0)) else []
+    return [*("gpu:0" for _ in found), "cpu:0"]
+
+
+def _differentiate(fn, values):
+    if not values:
+        return (*fn(values), [])
+    (value, others), gradients = mx.value_and_grad(fn)(values)
+    return value, others, gradients

@@ -1,0 +1,55 @@
+"""What `keras.ops` lacks, on numpy."""
+
+import numpy as np
+
+from ember_keras.backend import _common
+
+_NO_GRADIENTS = (
+    "{function} was called under the numpy backend; the numpy backend predicts only. "
+    "Set KERAS_BACKEND=torch|jax|tensorflow|mlx before Python starts."
+)
+
+
+def to_numpy(x):
+    """Return the values of a tensor, variable or array as a numpy array."""
+    return np.asarray(_common.tensor_of(x))
+
+
+def is_backend_tensor(x):
+    """Return True for a tensor of the running library."""
+    return isinstance(x, (np.ndarray, np.generic))
+
+
+def is_tracing(x):
+    """Return True where the values of `x` cannot be read now."""
+    return _common.is_symbolic(x)
+
+
+def value_and_grad(fn):
+    """Raise `ValueError`: numpy has no gradients."""
+    raise ValueError(_NO_GRADIENTS.format(function="value_and_grad"))
+
+
+def value_and_grad_variables(fn, variables):
+    """Raise `ValueError`: numpy has no gradients."""
+    raise ValueError(_NO_GRADIENTS.format(function="value_and_grad_variables"))
+
+
+def compile(fn):
+    """Return `fn` itself: numpy has no compiler."""
+    return fn
+
+
+def from_dlpack(x):
+    """Return a tensor that shares the memory of `x`, an object with ``__dlpack__``."""
+    return np.from_dlpack(x)
+
+
+def to_dlpack(x):
+    """Return an object with ``__dlpack__`` and ``__dlpack_device__`` for the tensor `x`."""
+    return np.asarray(_common.tensor_of(x))
+
+
+def devices():
+    """Return the devices of this process."""
+    return ["cpu:0"]

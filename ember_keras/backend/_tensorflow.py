@@ -1,0 +1,84 @@
+"""What `keras.ops` lacks, on tensorflow."""
+
+import numpy as np
+import tensorflow as tf
+
+from ember_keras.backend import _common
+
+
+def to_numpy(x):
+    """Return the values of a tensor, variable or array as a numpy array."""
+    x = _common.tensor_of(x)
+    return x.numpy() if isinstance(x, tf.Tensor) else np.asarray(x)
+
+
+def is_backend_tensor(x):
+    """Return True for a tensor of the running library."""
+    return tf.is_tensor(x)
+
+
+def is_tracing(x):
+    """Return True where the values of `x` cannot be read now."""
+    return _common.is_symbolic(x) or not tf.executing_eagerly() or tf.is_symbolic_tensor(x)
+
+
+def value_and_grad(fn):
+    """Return a function of the same arguments that gives ``(value, gradients)``.
+
+    Args:
+        fn: function of one or more tensors that returns a scalar.
+
+    Returns:
+        A function. Its gradients are a tuple with one entry an argument: a tensor for a floating
+        point argument (zeros where `fn` does not depend on it), None for any other.
+    """
+
+    def both(*arrays):
+        tensors, positions = _common.split(arrays)
+
+        def pure(values):
+            full = list(tensors)
+            for position, value in zip(positions, values, strict=True):
+                full[position] = value
+            return _common.scalar(fn(*full)), []
+
+        value, _, gradients = _differentiate(pure, [tensors[at] for at in positions])
+        return value, _common.spread(gradients, positions, len(tensors))
+
+    return both
+
+
+def value_and_grad_variables(fn, variables):
+    """Return ``(value, gradients)`` of the scalar ``fn()``, a list with one entry a variable."""
+    return _common.variables_through(_differentiate, fn, variables)
+
+
+def compile(fn):
+    """Return `fn` compiled by ``tf.function``, without XLA."""
+    return tf.function(fn, jit_compile=False)
+
+
+def from_dlpack(x):
+    """Return a tensor that shares the memory of `x`, an object with ``__dlpack__``."""
+    return tf.experimental.dlpack.from_dlpack(x.__dlpack__())
+
+
+def to_dlpack(x):
+    """Return an object with ``__dlpack__`` and ``__dlpack_device__`` for the tensor `x`."""
+    return tf.convert_to_tensor(_common.tensor_of(x))
+
+
+def devices():
+    """Return the devices of this process."""
+    found = tf.config.list_logical_devices()
+    return [device.name.removeprefix("/device:").lower() for device in found]
+
+
+def _differentiate(fn, values):
+    values = [tf.convert_to_tensor(value) for value in values]
+    with tf.GradientTape() as tape:
+        for value in values:
+            tape.watch(value)
+        value, others = fn(values)
+    gradients = tape.gradient(value, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    return value, others, [tf.convert_to_tensor(gradient) for gradient in gradients]

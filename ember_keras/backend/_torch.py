@@ -1,0 +1,105 @@
+"""What `keras.ops` lacks, on torch."""
+
+import ml_dtypes
+import numpy as np
+import torch
+
+from ember_keras.backend import _common
+
+
+def to_numpy(x):
+    """Return the values of a tensor, variable or array as a numpy array."""
+    x = _common.tensor_of(x)
+    if not isinstance(x, torch.Tensor):
+        return np.asarray(x)
+    x = x.detach().cpu().resolve_conj().resolve_neg()
+    if x.dtype == torch.bfloat16:
+        return x.float().numpy().astype(ml_dtypes.bfloat16)
+    return x.numpy().copy()
+
+
+def is_backend_tensor(x):
+    """Return True for a tensor of the running library."""
+    return isinstance(x, torch.Tensor)
+
+
+def is_tracing(x):
+    """Return True where the values of `x` cannot be read now."""
+    if _common.is_symbolic(x) or torch.compiler.is_compiling():
+        return True
+    x = _common.tensor_of(x)
+    return isinstance(x, torch._subclasses.FakeTensor) or (
+        isinstance(x, torch.Tensor) and x.device.type == "meta"
+    )
+
+
+def value_and_grad(fn):
+    """Return a function of the same arguments that gives ``(value, gradients)``.
+
+    Args:
+        fn: function of one or more tensors that returns a scalar.
+
+    Returns:
+        A function. Its gradients are a tuple with one entry an argument: a tensor for a floating
+        point argument (zeros where `fn` does not depend on it), None for any other.
+    """
+
+    def both(*arrays):
+        tensors, positions = _common.split(arrays)
+
+        def pure(values):
+            full = list(tensors)
+            for position, value in zip(positions, values, strict=True):
+                full[position] = value
+            return _common.scalar(fn(*full)), []
+
+        value, _, gradients = _differentiate(pure, [tensors[at] for at in positions])
+        return value, _common.spread(gradients, positions, len(tensors))
+
+    return both
+
+
+def value_and_grad_variables(fn, variables):
+    """Return ``(value, gradients)`` of the scalar ``fn()``, a list with one entry a variable."""
+    return _common.variables_through(_differentiate, fn, variables)
+
+
+def compile(fn):
+    """Return `fn` itself: under torch Keras runs eagerly, and so does Ember Keras.
+
+    ``torch.compile`` needs a C++ compiler on the machine; call it yourself where you have one.
+    """
+    return fn
+
+
+def from_dlpack(x):
+    """Return a tensor that shares the memory of `x`, an object with ``__dlpack__``."""
+    return torch.from_dlpack(x)
+
+
+def to_dlpack(x):
+    """Return an object with ``__dlpack__`` and ``__dlpack_device__`` for the tensor `x`."""
+    return _common.tensor_of(x).detach()
+
+
+def devices():
+    """Return the devices of this process."""
+    found = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        found.append("mps:0")
+    return [*found, "cpu:0"]
+
+
+def _differentiate(fn, values):
+    with torch.enable_grad():
+        leaves = [value.detach().requires_grad_() for value in values]
+        value, others = fn(leaves)
+        if leaves and value.requires_grad:
+            gradients = torch.autograd.grad(value, leaves, allow_unused=True)
+        else:
+            gradients = [None] * len(leaves)
+    gradients = [
+        torch.zeros_like(leaf) if gradient is None else gradient
+        for leaf, gradient in zip(leaves, gradients, strict=True)
+    ]
+    return value.detach(), [other.detach() for other in others], gradients
