@@ -1,0 +1,17 @@
+"""The engines under the sequence mixers, and the namespace of `EmberTensor`."""
+
+from ember_keras.ops import tensor as _tensor
+from ember_keras.ops.engines.attention import attention, attention_state
+from ember_keras.ops.engines.fft_conv import fft_conv, fft_conv_state, taps_needed
+from ember_keras.ops.kernels import explain
+from ember_keras.ops.tensor import *  # noqa: F403
+
+__all__ = [
+    *_tensor.__all__,
+    "attention",
+    "attention_state",
+    "explain",
+    "fft_conv",
+    "fft_conv_state",
+    "taps_needed",
+]

@@ -1,0 +1,76 @@
+"""Checks of engine arguments: received, expected, how to mend it."""
+
+import keras
+
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+"""The dtypes that engines take."""
+
+
+def floating(name, x, shape):
+    """Return `x` as a tensor, refused unless it is real floating point with the rank of `shape`.
+
+    Args:
+        name: str, the argument's name in errors.
+        x: tensor or array.
+        shape: str, the expected shape in letters, such as ``"(B, T, D)"``.
+    """
+    x = keras.ops.convert_to_tensor(x)
+    rank = shape.count(",") + (0 if shape.endswith(",)") else 1)
+    if len(x.shape) != rank:
+        raise ValueError(
+            f"Received {name} of shape {tuple(x.shape)}; expected {shape}. "
+            f"Reshape {name} to {rank} dimensions."
+        )
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    if dtype not in FLOATS:
+        raise TypeError(
+            f"Received {name} of dtype {dtype}; expected one of {', '.join(FLOATS)}. "
+            f"Cast {name} first, for example with keras.ops.cast({name}, 'float32')."
+        )
+    return x
+
+
+def static(name, x, axis):
+    """Return the length of `axis`, refused where it is unknown or zero."""
+    size = x.shape[axis]
+    if size is None:
+        raise ValueError(
+            f"Received {name} of shape {tuple(x.shape)}, whose axis {axis} has no known length; "
+            "expected a fixed length. Pad or batch the input to a fixed number of positions."
+        )
+    if size == 0:
+        raise ValueError(
+            f"Received {name} of shape {tuple(x.shape)}; expected at least one element along "
+            f"axis {axis}. Skip empty sequences before calling."
+        )
+    return int(size)
+
+
+def same(name, received, expected, of):
+    """Raise `ValueError` where the size `received` of `name` is known and is not `expected`."""
+    if received is not None and expected is not None and received != expected:
+        raise ValueError(
+            f"Received {name} = {received}; expected {expected}, as in {of}. "
+            "Make the two inputs agree."
+        )
+
+
+def rows(name, x, batch, length, dtype):
+    """Return a ``(B, T)`` argument such as a mask as a tensor of `dtype`, or None for None."""
+    if x is None:
+        return None
+    x = keras.ops.convert_to_tensor(x)
+    known = len(x.shape) == 2 and x.shape[1] == length
+    if not known or (None not in (batch, x.shape[0]) and x.shape[0] != batch):
+        raise ValueError(
+            f"Received {name} of shape {tuple(x.shape)}; expected ({batch}, {length}), one "
+            "value for each row and position."
+        )
+    return keras.ops.cast(x, dtype)
+
+
+def wide(x):
+    """Return `x` in the dtype that engines compute in: float32, or float64 for float64."""
+    if keras.backend.standardize_dtype(x.dtype) == "float64":
+        return x
+    return keras.ops.cast(x, "float32")

@@ -1,0 +1,257 @@
+"""The public functions of the long convolution engine."""
+
+import keras
+from keras import ops
+
+from ember_keras.ops.engines import cache, checks
+from ember_keras.ops.engines.fft_conv import parallel
+from ember_keras.ops.tensor.nests import wrap
+
+
+def fft_conv_state(batch_size, width, max_length=None, taps=None, dtype=None):
+    """Return an empty past for `fft_conv`.
+
+    Args:
+        batch_size: int, rows ``B``.
+        width: int, channels ``D``.
+        max_length: int or None. Positions the history can hold; None makes one that grows.
+            Not together with `taps`.
+        taps: int or None. Of a finite filter, whose past is the window of its last
+            ``taps - 1`` inputs: constant in size, and it never overflows.
+        dtype: str or None, of the stored inputs; None is `keras.config.floatx()`.
+
+    Returns:
+        dict. Without `taps`: ``input`` ``(B, M, D)``, ``length`` ``(B,)`` int32, and ``capacity``
+        ``()`` int32 where `max_length` is given; ``M`` is `max_length`, or 0.
+        With `taps`: ``window`` ``(B, taps - 1, D)``, the newest input last.
+
+    Example:
+
+    >>> tuple(fft_conv_state(batch_size=2, width=4, max_length=16)["input"].shape)
+    (2, 16, 4)
+    >>> tuple(fft_conv_state(batch_size=2, width=4, taps=3)["window"].shape)
+    (2, 2, 4)
+    """
+    if taps is None:
+        return cache.make(batch_size, {"input": (width,)}, max_length, dtype)
+    if max_length is not None:
+        raise ValueError(
+            f"Received taps={taps} and max_length={max_length}; expected one of the two. A filter "
+            "of finite length needs a window of its taps and no max_length: drop max_length."
+        )
+    if taps < 1:
+        raise ValueError(
+            f"Received taps={taps}; expected an integer >= 1. Give the filter's length."
+        )
+    return {"window": ops.zeros((batch_size, taps - 1, width), dtype or keras.config.floatx())}
+
+
+def taps_needed(length, state=None, taps=None):
+    """Return how many taps of an unbounded filter a chunk of `length` positions can reach.
+
+    A filter that is a function of the position is evaluated at this many points; more make no
+    difference.
+
+    Args:
+        length: int, positions ``T`` in the chunk.
+        state: dict from `fft_conv_state`, or None for a fresh sequence.
+        taps: int or None, the filter's own length where it has one.
+
+    Returns:
+        int, ``min(taps, M + T)`` with ``M`` the slots of the state (at most M in a fixed one,
+        whose positions all have slots).
+
+    Example:
+
+    >>> taps_needed(100), taps_needed(100, taps=3)
+    (100, 3)
+    """
+    reach = length
+    if state is not None:
+        name = "window" if "window" in state else "input"
+        slots = cache.slots_of(state, name)
+        reach = slots if "capacity" in state else slots + length
+    return reach if taps is None else min(taps, reach)
+
+
+@wrap
+def fft_conv(
+    u,
+    k,
+    d=None,
+    *,
+    causal=True,
+    initial_state=None,
+    return_state=False,
+    mask=None,
+    segment_ids=None,
+):
+    """Convolution along time with a filter of any length, one filter a channel.
+
+    ``y_t = sum_{s >= 0} k_s u_{t-s} + d u_t`` (Hyena, arXiv 2302.10866; S4D, arXiv 2206.11893).
+    Not causal: ``y_t = sum_s k_s u_{t - (s - c)} + d u_t`` with centre ``c = (taps - 1) // 2``.
+    Filters of up to 16 taps are applied by shifts, longer ones by FFT in ``O(T log T)``.
+    The arithmetic is float32 for float16, bfloat16 and float32 inputs.
+
+    Args:
+        u: tensor ``(B, T, D)``.
+        k: tensor ``(taps, D)``, ``taps >= 1``: shorter than T, equal, or longer.
+        d: tensor ``(D,)`` or None, the skip.
+        causal: bool.
+        initial_state: dict from `fft_conv_state` or an earlier call, or None for an empty past.
+            After a past in ``M`` slots only the first `taps_needed` taps count. One position
+            after a past is a dot product of the past with the filter: ``O(M D)``, no FFT.
+        return_state: bool. Also return the past after this chunk.
+        mask: bool tensor ``(B, T)``, True at real positions. Padded positions are not there:
+            they output 0, and real positions and the state are as if they had been cut out.
+        segment_ids: int tensor ``(B, T)``. Nothing flows between runs of different ids. The past
+            belongs to the first run of the chunk, and the state after it holds the last.
+
+    Returns:
+        ``y`` ``(B, T, D)`` in u's dtype, or ``(y, state)``. In traced code, positions past the
+        capacity of a state are NaN.
+
+    Example:
+
+    >>> import numpy as np
+    >>> u = np.random.normal(size=(2, 100, 4)).astype("float32")
+    >>> k = np.random.normal(size=(100, 4)).astype("float32")
+    >>> y, state = fft_conv(u, k, return_state=True)
+    >>> tuple(y.shape), tuple(state["input"].shape)
+    ((2, 100, 4), (2, 100, 4))
+    """
+    u = checks.floating("u", u, "(B, T, D)")
+    k = checks.floating("k", k, "(taps, D)")
+    d = None if d is None else checks.floating("d", d, "(D,)")
+    time = checks.static("u", u, 1)
+    checks.static("k", k, 0)
+    checks.same("the width D of k", k.shape[1], u.shape[2], "u")
+    if d is not None:
+        checks.same("the width D of d", d.shape[0], u.shape[2], "u")
+    stateful = initial_state is not None or return_state
+    if stateful and not causal:
+        raise ValueError(
+            "Received initial_state or return_state=True with causal=False; expected causal=True, "
+            "because a bidirectional pass needs the whole sequence at once. Drop the state."
+        )
+    mask = checks.rows("mask", mask, u.shape[0], time, "bool")
+    segment_ids = checks.rows("segment_ids", segment_ids, u.shape[0], time, "int32")
+    placed = None
+    if mask is not None:
+        placed = cache.layout(mask) if time > 1 else cache.single(mask)
+    run = None
+    if segment_ids is not None and time > 1:
+        run = cache.runs(segment_ids, placed)
+    x = u if placed is None else cache.compact(u, placed)
+    if initial_state is None and return_state:
+        initial_state = cache.make(ops.shape(u)[0], {"input": (int(u.shape[2]),)}, dtype=u.dtype)
+    if initial_state is None:
+        y, state = _fresh(x, k, d, causal, run), None
+    elif isinstance(initial_state, dict) and set(initial_state) == {"window"}:
+        y, state = _after_window(x, k, d, initial_state, placed, run)
+    else:
+        cache.check(initial_state, ("input",), "fft_conv_state(...)")
+        y, state = _after_history(x, k, d, initial_state, placed, run)
+    y = ops.cast(y, u.dtype)
+    if placed is not None:
+        y = cache.uncompact(y, placed)
+    return (y, state) if return_state else y
+
+
+def _fresh(x, k, d, causal, run):
+    time, taps = int(x.shape[1]), int(k.shape[0])
+    center = 0 if causal else (taps - 1) // 2
+    if run is None:
+        return parallel.windowed(x, k, center, time, d)
+    y = parallel.segmented(x, k[center : center + time], run)
+    if center:
+        # What comes from later positions: the same, backwards, without the centre tap.
+        back = ops.pad(ops.flip(k[max(0, center - time + 1) : center], axis=0), ((1, 0), (0, 0)))
+        late = parallel.segmented(ops.flip(x, axis=1), back, ops.flip(run, axis=1))
+        y = y + ops.flip(late, axis=1)
+    return _skip(y, x, d)
+
+
+def _after_window(x, k, d, state, placed, run):
+    time, taps = int(x.shape[1]), int(k.shape[0])
+    past = ops.cast(state["window"], x.dtype)
+    slots = int(past.shape[1])
+    if taps - 1 > slots:
+        raise ValueError(
+            f"Received a filter of {taps} taps and a state of {slots} inputs; expected at most "
+            f"{slots + 1} taps. Make the state with fft_conv_state(..., taps={taps})."
+        )
+    y = _continued(past, x, k, d, run)
+    if slots == 0:
+        return y, {"window": state["window"]}
+    both = ops.concatenate([past, x], axis=1)
+    if run is not None:
+        last, (first, _), _ = cache.last_run(run, placed)
+        slot = ops.arange(slots + time, dtype="int32")[None, :]
+        own = ops.where((last > 0)[:, None], slot - slots >= first[:, None], slot >= 0)
+        both = cache.keep(both, own)
+    if placed is None:
+        window = both[:, time:]
+    else:
+        window = cache.gather(
+            both, placed.count[:, None] + ops.arange(slots, dtype="int32")[None, :]
+        )
+    return y, {"window": ops.cast(window, state["window"].dtype)}
+
+
+def _after_history(x, k, d, state, placed, run):
+    time, taps = int(x.shape[1]), int(k.shape[0])
+    length, past = state["length"], cache.slots_of(state, "input")
+    kept = reset = None
+    if run is not None:
+        _, kept, reset = cache.last_run(run, placed)
+    new = cache.append(state, {"input": x}, placed, kept, reset)
+    if past == 0:
+        y = _fresh(x, k, d, True, run)
+    elif time == 1:
+        y = _skip(_dot(new, k, length), x, d)
+    elif taps == 1:
+        y = _fresh(x, k, d, True, run)
+    else:
+        # The past, moved to end where the chunk begins; of a short filter only what it reaches.
+        slots = min(past, taps - 1)
+        source = ops.arange(slots, dtype="int32")[None, :] - slots + length[:, None]
+        there = ops.logical_and(source >= 0, source < past)
+        moved = cache.gather(state["input"], ops.clip(source, 0, past - 1))
+        y = _continued(ops.cast(cache.keep(moved, there), x.dtype), x, k, d, run)
+    positions = length[:, None] + ops.arange(time, dtype="int32")[None, :]
+    over = cache.beyond(state, "input", positions)
+    if over is not None:
+        y = ops.where(over[:, :, None], ops.full_like(y, float("nan")), y)
+    return y, new
+
+
+def _continued(past, x, k, d, run):
+    """Return the convolution of x after a past whose newest input is last."""
+    slots, time = min(int(past.shape[1]), int(k.shape[0]) - 1), int(x.shape[1])
+    if slots == 0:
+        return _fresh(x, k, d, True, run)
+    past = past[:, int(past.shape[1]) - slots :]
+    if time == 1:
+        both = ops.concatenate([past, x], axis=1)
+        taps = checks.wide(ops.flip(k[: slots + 1], axis=0))
+        return _skip(ops.sum(checks.wide(both) * taps, axis=1, keepdims=True), x, d)
+    if run is None:
+        both = ops.concatenate([past, x], axis=1)
+        return parallel.windowed(both, k, slots, time, d, slots)
+    early = parallel.windowed(past, k, slots, time)
+    return _skip(cache.keep(early, run == 0) + parallel.segmented(x, k, run), x, d)
+
+
+def _dot(new, k, length):
+    """Return one position: the whole past, itself included, times the filter, newest first."""
+    taps = int(k.shape[0])
+    held, k = checks.wide(new["input"]), checks.wide(k)
+    lag = length[:, None] - ops.arange(int(held.shape[1]), dtype="int32")[None, :]
+    there = ops.logical_and(lag >= 0, lag < taps)
+    weights = ops.take(k, ops.clip(lag, 0, taps - 1), axis=0)
+    return ops.sum(cache.keep(held * weights, there), axis=1, keepdims=True)
+
+
+def _skip(y, x, d):
+    return y if d is None else y + checks.wide(x) * checks.wide(d)

@@ -1,0 +1,162 @@
+"""The long convolution in `keras.ops`: by FFT, and by shifts for short filters.
+
+`windowed` computes a window ``[start, start + length)`` of the full convolution of a signal with
+a filter; every form of the engine is one or more such windows.
+"""
+
+from keras import ops
+
+from ember_keras.ops import kernels
+from ember_keras.ops.engines import checks
+from ember_keras.ops.kernels.gradient import with_gradient
+
+SHORT = 16
+"""Taps up to which the filter is applied by shifts and not by FFT."""
+
+BLOCK = 16
+"""Length of the blocks in which `segmented` applies the filter by shifts."""
+
+
+def fft_length(least):
+    """Return the smallest even number of the form ``2^a 3^b 5^c`` that is at least `least`."""
+    best = 2
+    while best < least:
+        best *= 2
+    five = 1
+    while five < best:
+        three = five
+        while three < best:
+            two = 2 * three
+            while two < least:
+                two *= 2
+            best = min(best, two)
+            three *= 3
+        five *= 5
+    return best
+
+
+def windowed(u, k, start, length, d=None, skip=0):
+    """Return ``y_t = sum_s k_s u_{t-s}`` for ``start <= t < start + length``.
+
+    This is the one place where a kernel may take over.
+
+    Args:
+        u: tensor ``(B, N, D)``, 0 outside ``0 .. N - 1``.
+        k: tensor ``(taps, D)``.
+        start: int >= 0.
+        length: int >= 1.
+        d: tensor ``(D,)`` or None: ``d u_{skip + j}`` is added to the j-th output.
+        skip: int.
+
+    Returns:
+        ``(B, length, D)``, float32 or float64.
+    """
+    size, taps = int(u.shape[1]), int(k.shape[0])
+    low, high = max(0, start - size + 1), min(taps, start + length)
+    k, start = k[low:high], start - low
+    if low < high:
+        n = _circular(size, high - low, start, length)
+        request = kernels.request("fft_conv", {"u": u, "k": k}, start=start, length=length)
+        kernel = kernels.choose(request)
+        if kernel is not None:
+            options = {"start": start, "length": length, "skip": skip, "fft_length": n}
+            return checks.wide(kernel.run(u, k, d, **options))
+    u, k = checks.wide(u), checks.wide(k)
+    if low >= high:
+        y = ops.zeros_like(ops.repeat(u[:, :1], length, axis=1))
+    elif high - low <= SHORT:
+        y = _shifted(u, k, start, length)
+    else:
+        y = _transformed(u, k, start, length, n)
+    return y if d is None else y + u[:, skip : skip + length] * checks.wide(d)
+
+
+def segmented(u, k, runs):
+    """Return the causal convolution of u ``(B, T, D)`` inside runs ``(B, T)``.
+
+    Divide and conquer: what flows from the left to the right half of a block of ``2 L`` positions
+    flows inside the one run that crosses its middle, so one FFT a block gives it exactly. Blocks
+    of every size up to T cost ``O(T log^2 T)``.
+    """
+    u, k = checks.wide(u), checks.wide(k)
+    time, taps, width = int(u.shape[1]), int(k.shape[0]), int(u.shape[2])
+    if taps <= SHORT:
+        return _masked_shifts(u, k, runs, time)
+    padded = BLOCK
+    while padded < time:
+        padded *= 2
+    u = ops.pad(u, ((0, 0), (0, padded - time), (0, 0)))
+    runs = ops.pad(runs, ((0, 0), (0, padded - time)), constant_values=-1)
+    y = _masked_shifts(u, k[:BLOCK], runs, BLOCK)
+    half = BLOCK
+    while half < padded:
+        reach = min(half, taps - 1)
+        blocks = ops.reshape(u, (-1, 2 * half, width))
+        ids = ops.reshape(runs, (-1, 2 * half))
+        crossing = ids == ids[:, half : half + 1]
+        left = slice(half - reach, half)
+        right = slice(half, half + reach)
+        source = _where(crossing[:, left], blocks[:, left])
+        flow = windowed(source, k[: 2 * reach], reach, reach)
+        flow = _where(crossing[:, right], flow)
+        flow = ops.pad(flow, ((0, 0), (half, half - reach), (0, 0)))
+        y = y + ops.reshape(flow, (-1, padded, width))
+        half *= 2
+    return y[:, :time]
+
+
+def _where(flags, x):
+    return ops.where(flags[:, :, None], x, ops.zeros_like(x))
+
+
+def _masked_shifts(u, k, runs, block):
+    """Return the causal convolution by shifts, inside runs and inside blocks of a length."""
+    time, width = int(u.shape[1]), int(u.shape[2])
+    folded = ops.reshape(u, (-1, block, width))
+    ids = ops.reshape(runs, (-1, block))
+    y = folded * k[0]
+    for s in range(1, min(int(k.shape[0]), block)):
+        same = ids[:, s:] == ids[:, :-s]
+        term = _where(same, folded[:, :-s] * k[s])
+        y = y + ops.pad(term, ((0, 0), (s, 0), (0, 0)))
+    return ops.reshape(y, (-1, time, width))
+
+
+def _shifted(u, k, start, length):
+    size, taps = int(u.shape[1]), int(k.shape[0])
+    before = max(0, taps - 1 - start)
+    after = max(0, start + length - size)
+    u = ops.pad(u, ((0, 0), (before, after), (0, 0)))
+    y = None
+    for s in range(taps):
+        first = start + before - s
+        term = u[:, first : first + length] * k[s]
+        y = term if y is None else y + term
+    return y
+
+
+def _circular(size, taps, start, length):
+    """Return a length of FFT that keeps what wraps around out of the window and its gradients."""
+    return fft_length(max(size + taps - 1 - start, start + length, size, taps))
+
+
+def _transformed(u, k, start, length, n):
+    """Return `windowed` by FFT, with a gradient made of real FFTs like the value."""
+    size, taps = int(u.shape[1]), int(k.shape[0])
+
+    def forward(u, k):
+        ur, ui = ops.rfft(ops.transpose(u, (0, 2, 1)), fft_length=n)
+        kr, ki = ops.rfft(ops.transpose(k), fft_length=n)
+        y = ops.irfft((ur * kr - ui * ki, ur * ki + ui * kr), fft_length=n)
+        return ops.transpose(y[:, :, start : start + length], (0, 2, 1)), (ur, ui, kr, ki)
+
+    def backward(_, kept, cotangent):
+        ur, ui, kr, ki = kept
+        g = ops.pad(ops.transpose(cotangent, (0, 2, 1)), ((0, 0), (0, 0), (start, 0)))
+        gr, gi = ops.rfft(g, fft_length=n)
+        du = ops.irfft((gr * kr + gi * ki, gi * kr - gr * ki), fft_length=n)
+        wr, wi = ops.sum(gr * ur + gi * ui, axis=0), ops.sum(gi * ur - gr * ui, axis=0)
+        dk = ops.irfft((wr, wi), fft_length=n)
+        return ops.transpose(du[:, :, :size], (0, 2, 1)), ops.transpose(dk[:, :taps])
+
+    return with_gradient(forward, backward)(u, k)

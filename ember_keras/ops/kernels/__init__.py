@@ -1,0 +1,18 @@
+"""The kernel table: fast implementations, where each applies, and why it refuses."""
+
+from ember_keras.ops.kernels import complex_fft, fused_attention, table
+from ember_keras.ops.kernels.table import (
+    Kernel,
+    Request,
+    Row,
+    choose,
+    explain,
+    kernels,
+    register,
+    request,
+)
+
+__all__ = ["Kernel", "Request", "Row", "choose", "explain", "kernels", "register", "request"]
+
+del complex_fft, fused_attention
+table.setting()

@@ -1,0 +1,135 @@
+"""One way to give a function its own gradient on every backend.
+
+`keras.ops.custom_gradient` passes through on mlx and does not compile on torch; this does both.
+"""
+
+import keras
+
+from ember_keras import backend
+
+
+def with_gradient(forward, backward, saved=()):
+    """Return a function of tensors that computes `forward` and differentiates with `backward`.
+
+    Both are written in `keras.ops` and hold no tensor in a closure: every tensor is an input or a
+    residual, so that the two can be traced apart.
+
+    Args:
+        forward: function of tensors that returns ``(output, residuals)``: one tensor, and a tuple
+            of tensors that are neither inputs nor the output.
+        backward: function of ``(inputs, residuals, cotangent)`` that returns a tuple with one
+            entry an input: the gradient in the input's dtype, or None for an integer input.
+            `inputs` holds the inputs at the positions `saved`, in that order.
+        saved: tuple of int, positions of the inputs that `backward` needs.
+
+    Returns:
+        A function of the same tensors that returns `output`.
+
+    Example:
+
+    >>> from keras import ops
+    >>> square = with_gradient(
+    ...     lambda x: (x * x, ()), lambda inputs, _, g: (2.0 * inputs[0] * g,), saved=(0,)
+    ... )
+    >>> float(square(ops.convert_to_tensor(3.0)))
+    9.0
+    """
+
+    def run(*tensors):
+        tensors = [keras.ops.convert_to_tensor(tensor) for tensor in tensors]
+        if any(isinstance(tensor, keras.KerasTensor) for tensor in tensors):
+            return forward(*tensors)[0]
+        return _FORMS[backend.name()](forward, backward, tuple(saved), tensors)
+
+    return run
+
+
+def _numpy(forward, backward, saved, tensors):
+    return forward(*tensors)[0]
+
+
+def _jax(forward, backward, saved, tensors):
+    import jax
+
+    def with_residuals(*inputs):
+        output, residuals = forward(*inputs)
+        return output, (tuple(inputs[at] for at in saved), residuals)
+
+    function = jax.custom_vjp(lambda *inputs: forward(*inputs)[0])
+    function.defvjp(with_residuals, lambda kept, cotangent: backward(*kept, cotangent))
+    return function(*tensors)
+
+
+def _tensorflow(forward, backward, saved, tensors):
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def function(*inputs):
+        output, residuals = forward(*inputs)
+        kept = tuple(inputs[at] for at in saved)
+        return output, lambda cotangent: backward(kept, residuals, cotangent)
+
+    return function(*tensors)
+
+
+def _mlx(forward, backward, saved, tensors):
+    import mlx.core as mx
+
+    # mlx hands no residuals to the backward pass: they are outputs here.
+    @mx.custom_function
+    def function(*inputs):
+        output, residuals = forward(*inputs)
+        return (output, *residuals)
+
+    @function.vjp
+    def function_vjp(primals, cotangents, outputs):
+        kept = tuple(primals[at] for at in saved)
+        gradients = backward(kept, tuple(outputs[1:]), cotangents[0])
+        return tuple(
+            mx.zeros_like(primal) if gradient is None else gradient
+            for primal, gradient in zip(primals, gradients, strict=True)
+        )
+
+    return function(*tensors)[0]
+
+
+def _torch(forward, backward, saved, tensors):
+    return _TORCH.apply(forward, backward, saved, *tensors)[0]
+
+
+def _torch_function():
+    import torch
+
+    class WithGradient(torch.autograd.Function):
+        """`forward` and `backward` as an autograd function; residuals ride as outputs."""
+
+        @staticmethod
+        def forward(forward, backward, saved, *tensors):
+            output, residuals = forward(*tensors)
+            return (output, *residuals)
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            _, ctx.backward_form, saved, *tensors = inputs
+            ctx.saved_inputs = len(saved)
+            ctx.mark_non_differentiable(*output[1:])
+            ctx.save_for_backward(*(tensors[at] for at in saved), *output[1:])
+
+        @staticmethod
+        def backward(ctx, cotangent, *unused):
+            inputs = ctx.saved_tensors[: ctx.saved_inputs]
+            residuals = ctx.saved_tensors[ctx.saved_inputs :]
+            return (None, None, None, *ctx.backward_form(inputs, residuals, cotangent))
+
+    return WithGradient
+
+
+_FORMS = {
+    "numpy": _numpy,
+    "jax": _jax,
+    "tensorflow": _tensorflow,
+    "mlx": _mlx,
+    "torch": _torch,
+}
+# torch.compile cannot trace the making of a class, so it is made here.
+_TORCH = _torch_function() if backend.name() == "torch" else None
