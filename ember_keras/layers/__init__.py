@@ -1,0 +1,21 @@
+"""Ember Keras layers: sequence mixers, channel mixers, and the filters of long convolutions."""
+
+from ember_keras.layers import norms as norms
+from ember_keras.layers.channel_mixing import MLP, ChannelMixer, DenseMixer, GatedMLP
+from ember_keras.layers.common.filters import ExplicitFilter, Filter, ImplicitFilter, S4DFilter
+from ember_keras.layers.sequence_mixing import Attention, FFTConv, Hyena, SequenceMixer
+
+__all__ = [
+    "MLP",
+    "Attention",
+    "ChannelMixer",
+    "DenseMixer",
+    "ExplicitFilter",
+    "FFTConv",
+    "Filter",
+    "GatedMLP",
+    "Hyena",
+    "ImplicitFilter",
+    "S4DFilter",
+    "SequenceMixer",
+]

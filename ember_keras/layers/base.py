@@ -1,0 +1,99 @@
+"""What every Ember layer and model shares: how arguments come in and results go out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from ember_keras.ops.tensor import call_unwrapped
+
+if TYPE_CHECKING:
+    from keras.layers import Layer as Mixin
+else:
+    Mixin = object  # What is mixed into a Keras layer is no layer by itself.
+
+State = Any
+"""What a mixer carries from the past: a nest of tensors of fixed structure."""
+
+
+class EmberCall(Mixin):
+    """A mixin over a Keras layer or model.
+
+    Its first input is converted to the layer's compute dtype, as Keras does. Its other tensors
+    (state, masks, segment ids) keep their own dtype: a float32 state stays float32 under
+    `mixed_bfloat16`. `EmberTensor` in gives `EmberTensor` out.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._convert_input_args = False
+
+    def __call__(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        if args:
+            raise TypeError(
+                f"`{type(self).__name__}` takes its input alone by position; received "
+                f"{len(args)} more. Pass the others by keyword: state=..., mask=..., "
+                f"segment_ids=..."
+            )
+        return call_unwrapped(self._call_on_tensors, x, **kwargs)
+
+    def _call_on_tensors(self, x: Any, **kwargs: Any) -> Any:
+        mask = getattr(x, "_keras_mask", None)
+        x = keras.tree.map_structure(self._convert_input, x)
+        kwargs = {key: keras.tree.map_structure(_as_tensor, value) for key, value in kwargs.items()}
+        if mask is not None and self._call_has_mask_arg and kwargs.get("mask") is None:
+            kwargs["mask"] = mask  # A cast makes a new tensor, which has lost its mask.
+        return super().__call__(x, **kwargs)
+
+    def _convert_input(self, x: Any) -> Any:
+        return self.dtype_policy.convert_input(x, self.autocast, self.input_dtype)
+
+
+def _as_tensor(x: Any) -> Any:
+    if hasattr(x, "__array__") and not isinstance(x, keras.KerasTensor):
+        return keras.ops.convert_to_tensor(x)
+    return x
+
+
+def wide(x: Any) -> Any:
+    """`x` in the dtype of decays, angles and sums: float32, or float64 where it is that already."""
+    x = keras.ops.convert_to_tensor(x)
+    if keras.backend.standardize_dtype(x.dtype) == "float64":
+        return x
+    return keras.ops.cast(x, "float32")
+
+
+class EmberLayer(EmberCall, keras.layers.Layer):
+    """A Keras layer that keeps the dtype of its state and takes `EmberTensor`."""
+
+
+def require_sequence(layer: keras.layers.Layer, shape: Any) -> int:
+    """The width D of an input shape `(B, T, D)`; anything else is a `ValueError`."""
+    if not isinstance(shape, tuple | list) or len(shape) != 3 or shape[-1] is None:
+        raise ValueError(
+            f"`{type(layer).__name__}` received an input of shape {shape}, expected (B, T, D) "
+            f"with a "
+            "known D. Add the missing axis, or reshape: a single feature is (B, T, 1)."
+        )
+    if shape[1] == 0:
+        raise ValueError(
+            f"`{type(layer).__name__}` received a sequence of length 0 (shape {tuple(shape)}), "
+            "expected at least one position. Drop empty sequences."
+        )
+    return int(shape[-1])
+
+
+def require_rows(layer: keras.layers.Layer, x: Any, **given: Any) -> None:
+    """Refuses a mask or segment ids that are not `(B, T)` of an input `(B, T, ...)`."""
+    expected = tuple(x.shape[:2])
+    for name, value in given.items():
+        if value is None:
+            continue
+        shape = tuple(value.shape)
+        known = [(a, b) for a, b in zip(shape, expected, strict=False) if None not in (a, b)]
+        if len(shape) != 2 or any(a != b for a, b in known):
+            raise ValueError(
+                f"`{type(layer).__name__}` received {name} of shape {shape}, expected (B, T) = "
+                f"{expected}, as its input has."
+            )

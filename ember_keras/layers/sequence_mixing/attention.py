@@ -1,0 +1,174 @@
+"""Softmax attention."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from ember_keras import registry
+from ember_keras.layers.base import State, require_sequence
+from ember_keras.layers.common.rotary import apply_rotary, token_positions
+from ember_keras.layers.sequence_mixing.base import SequenceMixer
+from ember_keras.ops.engines.attention import attention, attention_state
+
+
+@registry.sequence_mixers.register("attention")
+class Attention(SequenceMixer):
+    """Softmax attention with rotary positions and grouped heads.
+
+    Every position looks at every earlier one, so it copies and recalls exactly, at a cost that
+    grows with the square of the length and a state that grows with it. A few such layers among
+    others go far.
+
+    `o_t = sum_s softmax_s(q_t k_s / sqrt(K)) v_s` over s <= t, a head at a time
+    (Vaswani et al. 2017, arXiv 1706.03762, equation 1). Queries and keys are turned by their
+    position (Su et al. 2021, arXiv 2104.09864); groups of heads share keys and values (Ainslie et
+    al. 2023, arXiv 2305.13245).
+
+    Args:
+        num_heads: int >= 1. H, which divides the model width unless `head_dim` is given.
+        num_kv_heads: int or None. G, the heads of keys and values, which divides H; H when None.
+        head_dim: int or None. K, the width of a head; D / H when None.
+        causal: bool. False lets every position see all of them; it then has no state and no `step`.
+        rotary: bool. Whether queries and keys are turned by their position.
+        rotary_base: float > 1. The slowest pair of channels turns once in about `2 pi rotary_base`
+            positions.
+        use_bias: bool. Whether the four maps have biases.
+        **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
+
+    Call arguments: those of every sequence mixer, `x` `(B, T, D)` first.
+
+    Output shape: `(B, T, D)`.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import ember_keras as ek
+
+    mixer = ek.layers.Attention(num_heads=4, num_kv_heads=2)
+    y, state = mixer(np.ones((2, 7, 32), "float32"), return_state=True)
+    y_next, state = mixer.step(np.ones((2, 32), "float32"), state)
+    print(y.shape, y_next.shape)  # (2, 7, 32) (2, 32)
+    ```
+    """
+
+    def __init__(
+        self,
+        num_heads: int = 4,
+        num_kv_heads: int | None = None,
+        head_dim: int | None = None,
+        causal: bool = True,
+        rotary: bool = True,
+        rotary_base: float = 10000.0,
+        use_bias: bool = False,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        groups = num_heads if num_kv_heads is None else num_kv_heads
+        if num_heads < 1 or groups < 1 or num_heads % groups:
+            raise ValueError(
+                f"`Attention` received num_heads={num_heads} and num_kv_heads={num_kv_heads}, "
+                f"expected "
+                "positive numbers of which the second divides the first."
+            )
+        if head_dim is not None and head_dim < 1:
+            raise ValueError(
+                f"`Attention` received head_dim={head_dim}, expected at least 1, or None."
+            )
+        if rotary_base <= 1:
+            raise ValueError(
+                f"`Attention` received rotary_base={rotary_base}, expected more than 1."
+            )
+        self.num_heads = num_heads
+        self.num_kv_heads = num_kv_heads
+        self.head_dim = head_dim
+        self.causal = causal
+        self.rotary = rotary
+        self.rotary_base = rotary_base
+        self.use_bias = use_bias
+
+    @property
+    def is_causal(self) -> bool:
+        return self.causal
+
+    def build(self, input_shape: Any) -> None:
+        width = require_sequence(self, input_shape)
+        if self.head_dim is None and width % self.num_heads:
+            raise ValueError(
+                f"`Attention` received an input of width {width}, which its {self.num_heads} "
+                f"heads do "
+                "not divide. Choose another num_heads, or give head_dim."
+            )
+        self._head_dim = self.head_dim or width // self.num_heads
+        self._groups = self.num_kv_heads or self.num_heads
+        self.query = self._projection(self.num_heads * self._head_dim, "query", input_shape)
+        self.key = self._projection(self._groups * self._head_dim, "key", input_shape)
+        self.value = self._projection(self._groups * self._head_dim, "value", input_shape)
+        self.output_projection = self._projection(
+            width, "output_projection", (*input_shape[:-1], self.num_heads * self._head_dim)
+        )
+        super().build(input_shape)
+
+    def _projection(self, units: int, name: str, input_shape: Any) -> keras.layers.Dense:
+        layer = keras.layers.Dense(
+            units, use_bias=self.use_bias, dtype=self.dtype_policy, name=name
+        )
+        layer.build(input_shape)
+        return layer
+
+    def mix(
+        self,
+        x: Any,
+        state: State | None,
+        mask: Any,
+        segment_ids: Any,
+        training: bool | None,
+        return_state: bool,
+    ) -> tuple[Any, State | None]:
+        batch, time = ops.shape(x)[0], ops.shape(x)[1]
+        q = ops.reshape(self.query(x), (batch, time, self.num_heads, self._head_dim))
+        k = ops.reshape(self.key(x), (batch, time, self._groups, self._head_dim))
+        v = ops.reshape(self.value(x), (batch, time, self._groups, self._head_dim))
+        if self.rotary:
+            seen = None if state is None else state["length"]
+            positions = token_positions(x, seen, mask, segment_ids)
+            q = apply_rotary(q, positions, self.rotary_base)
+            k = apply_rotary(k, positions, self.rotary_base)
+        o = attention(
+            q,
+            k,
+            v,
+            causal=self.causal,
+            initial_state=state,
+            return_state=return_state,
+            mask=mask,
+            segment_ids=segment_ids,
+        )
+        o, state = o if return_state else (o, None)
+        o = ops.reshape(o, (batch, time, self.num_heads * self._head_dim))
+        return self.output_projection(o), state
+
+    def initial_mixer_state(self, batch_size: int, max_length: int | None) -> State:
+        return attention_state(
+            batch_size,
+            self._groups,
+            self._head_dim,
+            self._head_dim,
+            max_length=max_length,
+            dtype=self.compute_dtype,
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "num_kv_heads": self.num_kv_heads,
+            "head_dim": self.head_dim,
+            "causal": self.causal,
+            "rotary": self.rotary,
+            "rotary_base": self.rotary_base,
+            "use_bias": self.use_bias,
+        }

@@ -1,0 +1,24 @@
+"""Models: stacks of blocks with a head."""
+
+from ember_keras.models.causal_lm import CausalLM
+from ember_keras.models.saving import (
+    LoadError,
+    load_model,
+    load_weights,
+    save_model,
+    save_weights,
+)
+from ember_keras.models.sequence_model import SequenceModel
+from ember_keras.models.summary_models import SequenceClassifier, SequenceRegressor
+
+__all__ = [
+    "CausalLM",
+    "LoadError",
+    "SequenceClassifier",
+    "SequenceModel",
+    "SequenceRegressor",
+    "load_model",
+    "load_weights",
+    "save_model",
+    "save_weights",
+]

@@ -1,0 +1,128 @@
+"""What the models share: Keras's own `Model`, the state contract, and how inputs are given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from ember_keras import backend
+from ember_keras.layers.base import EmberCall
+from ember_keras.layers.sequence_mixing.base import Stateful
+
+BLOCK_KINDS = ("blocks", "sequence_mixers", "channel_mixers")
+DEFAULT_BLOCKS: Any = ("attention", "gated_mlp")
+INPUT_KEYS = ("x", "mask", "segment_ids")
+
+
+class EmberModel(Stateful, EmberCall, keras.Model):
+    """A Keras model with the state contract. It is saved, loaded and trained as any other.
+
+    Its input is a tensor, or, where `fit` must carry more, a dict with the keys `x`, `mask` and
+    `segment_ids`.
+    """
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        """Trains the model, as Keras's own `fit`; where the backend only predicts, it says so."""
+        backend.require_training()
+        return super().fit(*args, **kwargs)
+
+    def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """One training step, as Keras's own; where the backend only predicts, it says so."""
+        backend.require_training()
+        return super().train_on_batch(*args, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "trainable": self.trainable,
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
+        config = dict(config)
+        config["dtype"] = keras.dtype_policies.deserialize(config.get("dtype"))
+        return cls(**config)
+
+    def _require_input_keys(self, x: Any) -> None:
+        unknown = set(x) - set(INPUT_KEYS)
+        if unknown or "x" not in x:
+            raise ValueError(
+                f"`{type(self).__name__}` received a dict with the keys {sorted(x)}, expected "
+                f"`x`, and "
+                "optionally `mask` and `segment_ids`."
+            )
+
+    def _unpack(self, x: Any, mask: Any, segment_ids: Any) -> tuple[Any, Any, Any]:
+        """The input, its mask and its segment ids, whether they came in a dict or as arguments."""
+        if not isinstance(x, dict):
+            return x, mask, segment_ids
+        self._require_input_keys(x)
+        mask = x.get("mask", mask)
+        return x["x"], mask, x.get("segment_ids", segment_ids)
+
+    def _input_shape(self, shape: Any) -> Any:
+        return shape["x"] if isinstance(shape, dict) else shape
+
+
+class HeadedModel(EmberModel):
+    """A model around a `backbone`, whose arguments it takes as its own."""
+
+    @property
+    def blocks(self) -> Any:
+        """The configurations of the blocks, as the model was given them."""
+        return self.backbone.blocks
+
+    @property
+    def repeats(self) -> int:
+        """How many times the list of blocks stands."""
+        return self.backbone.repeats
+
+    @property
+    def norm(self) -> Any:
+        """The configuration of the norms."""
+        return self.backbone.norm
+
+    @property
+    def dropout(self) -> float:
+        """The fraction dropped in training."""
+        return self.backbone.dropout
+
+
+def real_positions(tokens: Any, mask: Any, pad_token: int | None) -> Any:
+    """The mask of a batch of tokens: what the caller says, less the padding token."""
+    if mask is not None:
+        mask = ops.cast(mask, "bool")
+    if pad_token is None:
+        return mask
+    real = ops.not_equal(tokens, pad_token)
+    return real if mask is None else ops.logical_and(mask, real)
+
+
+def require_tokens(model: keras.Model, x: Any) -> None:
+    """Refuses what is no batch of integer tokens `(B, T)`."""
+    if len(x.shape) != 2 or "int" not in keras.backend.standardize_dtype(x.dtype):
+        raise ValueError(
+            f"`{type(model).__name__}` received tokens of shape {tuple(x.shape)} and dtype "
+            f"{x.dtype}, "
+            "expected integers (B, T)."
+        )
+    if x.shape[1] == 0:
+        raise ValueError(
+            f"`{type(model).__name__}` received sequences of length 0, expected at least one token."
+        )
+
+
+def require_positive(model: Any, **sizes: int) -> None:
+    """Refuses a size below 1, by name."""
+    for name, value in sizes.items():
+        if value < 1:
+            raise ValueError(
+                f"`{type(model).__name__}` received {name}={value}, expected at least 1."
+            )
