@@ -1,0 +1,1 @@
+"""The command line `ember-keras`: argument parsing and printing, nothing else."""

@@ -1,0 +1,9 @@
+"""Tasks: data to train and score on, as `ember_keras.registry.tasks` names them."""
+
+from ember_keras.tasks.base import Split, Task, TaskData
+from ember_keras.tasks.batches import Batches
+from ember_keras.tasks.byte_text import ByteText
+from ember_keras.tasks.in_context_recall import InContextRecall
+from ember_keras.tasks.time_series import TimeSeries
+
+__all__ = ["Batches", "ByteText", "InContextRecall", "Split", "Task", "TaskData", "TimeSeries"]
