@@ -1,0 +1,245 @@
+"""The functions of `ember_keras.backend`: the same on every backend, and the table is true."""
+
+import ast
+import importlib.util
+import inspect
+import warnings
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from ember_keras import backend
+from ember_keras.config import environment
+
+FOLDER = Path(importlib.util.find_spec("ember_keras.backend").origin).parent
+
+
+def public(name):
+    """Return the public functions of a backend module, name -> argument names, from its source."""
+    tree = ast.parse((FOLDER / f"_{name}.py").read_text(encoding="utf-8"))
+    return {
+        node.name: [argument.arg for argument in node.args.args]
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
+    }
+
+
+@pytest.mark.parametrize("name", environment.BACKENDS)
+def test_modules_have_the_same_functions(name):
+    assert public(name) == public("numpy")
+    assert sorted(public(name)) == sorted(backend.FUNCTIONS)
+
+
+def test_every_function_is_documented():
+    for name in backend.FUNCTIONS:
+        assert inspect.getdoc(getattr(backend, name))
+        assert f"`{name}(" in backend.__doc__
+
+
+def test_unknown_attribute_names_the_nearest():
+    with pytest.raises(AttributeError, match="Did you mean 'to_numpy'"):
+        backend.to_nump  # noqa: B018
+
+
+def test_name():
+    assert backend.name() == keras.backend.backend()
+
+
+def test_installed():
+    found = backend.installed()
+    assert tuple(found) == environment.BACKENDS
+    assert found[backend.name()].usable
+    assert found[backend.name()].version[0].isdigit()
+    for entry in found.values():
+        assert entry.usable == (entry.reason == "")
+        assert entry.usable or "pip install 'ember-keras[" in entry.reason
+
+
+def test_devices():
+    assert "cpu:0" in backend.devices()
+    with keras.device(backend.devices()[-1]):
+        assert backend.to_numpy(ops.ones(2)).sum() == 2
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "bool", "uint8"])
+def test_to_numpy(dtype):
+    array = backend.to_numpy(ops.cast(ops.convert_to_tensor([0.0, 1.0, 1.0]), dtype))
+    assert isinstance(array, np.ndarray)
+    assert str(array.dtype) == dtype
+    assert array.astype("float32").tolist() == [0, 1, 1]
+
+
+def test_to_numpy_of_variable_and_number():
+    assert backend.to_numpy(keras.Variable([1.0, 2.0])).tolist() == [1, 2]
+    assert backend.to_numpy(3) == 3
+
+
+def test_is_backend_tensor():
+    assert backend.is_backend_tensor(ops.ones(2))
+    for other in (1.0, [1.0], "x", None, keras.KerasTensor((2,))):
+        assert not backend.is_backend_tensor(other)
+
+
+def test_is_tracing():
+    assert not backend.is_tracing(ops.ones(2))
+    assert not backend.is_tracing(np.ones(2))
+    assert not backend.is_tracing(keras.Variable(1.0))
+    assert backend.is_tracing(keras.KerasTensor((2,)))
+    seen = []
+
+    def fn(x):
+        seen.append(backend.is_tracing(x))
+        return x + 1
+
+    backend.compile(fn)(ops.ones(2))
+    assert seen[0] == (backend.name() in ("jax", "tensorflow", "mlx"))
+
+
+def test_dlpack_round_trip():
+    array = np.arange(6, dtype="float32").reshape(2, 3)
+    tensor = backend.from_dlpack(array)
+    assert backend.is_backend_tensor(tensor)
+    assert backend.to_numpy(tensor).tolist() == array.tolist()
+    out = backend.to_dlpack(tensor)
+    assert hasattr(out, "__dlpack_device__")
+    assert np.from_dlpack(out).tolist() == array.tolist()
+    assert backend.to_numpy(backend.from_dlpack(out)).tolist() == array.tolist()
+
+
+def test_value_and_grad(training_backend):
+    fn = backend.value_and_grad(lambda x, n, y: ops.sum(x * x * ops.cast(n, "float32")))
+    value, gradients = fn(np.array([1.0, 2.0], "float32"), np.array([3, 4]), np.ones(1, "float32"))
+    assert float(value) == pytest.approx(19)
+    assert backend.to_numpy(gradients[0]).tolist() == [6, 16]
+    assert gradients[1] is None
+    assert backend.to_numpy(gradients[2]).tolist() == [0]
+
+
+def test_value_and_grad_refuses(training_backend):
+    with pytest.raises(ValueError, match="expected a scalar"):
+        backend.value_and_grad(lambda x: x)(np.ones(2, "float32"))
+    with pytest.raises(TypeError, match="expected a real dtype"):
+        backend.value_and_grad(ops.sum)(np.ones(2, "complex64"))
+    with pytest.raises(TypeError, match="expected keras.Variable"):
+        backend.value_and_grad_variables(lambda: 0.0, [np.ones(2)])
+
+
+def test_value_and_grad_variables(training_backend):
+    table = keras.layers.Embedding(4, 2, embeddings_initializer="ones")
+    drop = keras.layers.Dropout(0.5, seed=1)
+    norm = keras.layers.BatchNormalization()
+    tokens = np.array([[0, 2, 2]])
+    table(tokens), norm(table(tokens))
+    seed = backend.to_numpy(drop.seed_generator.state)
+    mean = backend.to_numpy(norm.moving_mean)
+
+    def loss():
+        return ops.sum(table(tokens)) + 0 * ops.sum(
+            norm(drop(table(tokens), training=True), training=True)
+        )
+
+    value, (gradient,) = backend.value_and_grad_variables(loss, table.trainable_variables)
+    assert float(value) == pytest.approx(6)
+    assert backend.to_numpy(gradient).tolist() == [[1, 1], [0, 0], [2, 2], [0, 0]]
+    assert (backend.to_numpy(drop.seed_generator.state) != seed).any()
+    assert (backend.to_numpy(norm.moving_mean) != mean).any()
+    assert backend.to_numpy(table.embeddings).tolist() == np.ones((4, 2)).tolist()
+
+
+def test_require_training():
+    if backend.capabilities().trains:
+        assert backend.require_training() is None
+        return
+    for call in (
+        backend.require_training,
+        lambda: backend.value_and_grad(ops.sum),
+        lambda: backend.value_and_grad_variables(lambda: 0.0, []),
+    ):
+        with pytest.raises(ValueError, match=r"numpy backend predicts only\. Set KERAS_BACKEND="):
+            call()
+
+
+def test_capabilities_refuse_unknown():
+    with pytest.raises(ValueError, match="Did you mean 'tensorflow'"):
+        backend.capabilities("tensorflo")
+    with pytest.raises(AttributeError):
+        backend.capabilities().trains = True
+
+
+def test_capability_trains():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    if backend.capabilities().trains:
+        assert model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0).history["loss"]
+    else:
+        with pytest.raises(NotImplementedError):
+            model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0)
+
+
+def test_capability_float64():
+    x = np.array([0.1, 0.7])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # jax says that it truncates
+        tensor = ops.convert_to_tensor(x, dtype="float64")
+    error = np.abs(backend.to_numpy(ops.exp(tensor)) - np.exp(x)).max()
+    assert (error < 1e-14) == backend.capabilities().float64
+
+
+def test_capability_complex():
+    z = np.array([1 + 2j, -0.5j], "complex64")
+    works = np.allclose(backend.to_numpy(ops.exp(ops.convert_to_tensor(z))), np.exp(z), atol=1e-6)
+    assert works == backend.capabilities().complex
+
+
+def test_capability_dynamic_shapes():
+    traces = []
+
+    def fn(x):
+        traces.append(x.shape)
+        return ops.sum(x * 2)
+
+    compiled = backend.compile(fn)
+    if backend.name() == "tensorflow":
+        import tensorflow as tf
+
+        compiled = tf.function(fn, input_signature=[tf.TensorSpec([None], "float32")])
+    for length in (2, 3, 5, 7):
+        compiled(ops.ones(length))
+    # An eager backend runs the function each time and compiles nothing.
+    eager = backend.name() in ("numpy", "torch")
+    assert (eager or len(traces) == 1) == backend.capabilities().dynamic_shapes
+
+
+def test_capability_custom_gradients():
+    def identity(x):
+        def gradient(*args, upstream=None):
+            upstream = args[0] if upstream is None else upstream
+            return upstream * 5.0
+
+        return x * 1.0, gradient
+
+    if not backend.capabilities().custom_gradients:
+        with pytest.warns(UserWarning, match="pass-through"):
+            ops.custom_gradient(identity)
+        return
+    identity = ops.custom_gradient(identity)
+    _, (gradient,) = backend.value_and_grad(lambda x: ops.sum(identity(x) * 2.0))(
+        np.ones(2, "float32")
+    )
+    assert backend.to_numpy(gradient).tolist() == [10, 10]
+
+
+def test_capability_distribution():
+    layout = ("batch",)
+    try:
+        mesh = keras.distribution.DeviceMesh((1,), layout, keras.distribution.list_devices()[:1])
+        placed = keras.distribution.distribute_tensor(
+            ops.ones(2), keras.distribution.TensorLayout(layout, mesh)
+        )
+        works = backend.to_numpy(placed).tolist() == [1, 1]
+    except (AttributeError, NotImplementedError, ValueError):
+        works = False
+    assert works == backend.capabilities().distribution

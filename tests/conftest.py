@@ -1,0 +1,51 @@
+"""What every test shares: one backend a process, a seeded generator, a tolerance, the markers."""
+
+import os
+
+import numpy as np
+import pytest
+
+BACKENDS = ("numpy", "torch", "jax", "tensorflow", "mlx")
+BACKEND = os.environ.get("KERAS_BACKEND")
+
+
+def pytest_configure(config):
+    if BACKEND not in BACKENDS:
+        raise pytest.UsageError(
+            f"KERAS_BACKEND is {BACKEND!r}; the tests run under one backend a process and never "
+            f"choose it themselves. Set it to one of {', '.join(BACKENDS)}, "
+            "for example: KERAS_BACKEND=jax pytest tests"
+        )
+
+
+def pytest_collection_modifyitems(items):
+    if BACKEND == "numpy":
+        for item in items:
+            if item.get_closest_marker("trains"):
+                item.add_marker(pytest.mark.skip(reason="numpy predicts only"))
+
+
+@pytest.fixture
+def backend():
+    """The name of the backend that this process runs."""
+    return BACKEND
+
+
+@pytest.fixture
+def rng():
+    """A numpy generator with the same seed for every test."""
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def assert_close():
+    """Compares arrays relative to the scale of the expected one; float32 unless said otherwise."""
+
+    def check(actual, expected, tolerance=1e-4, name="value"):
+        actual, expected = np.asarray(actual, "float64"), np.asarray(expected, "float64")
+        assert actual.shape == expected.shape, f"{name}: {actual.shape} is not {expected.shape}"
+        scale = max(1e-6, np.max(np.abs(expected), initial=0.0))
+        error = np.max(np.abs(actual - expected), initial=0.0) / scale
+        assert error <= tolerance, f"{name}: relative error {error:.2e} exceeds {tolerance:.0e}"
+
+    return check

@@ -1,0 +1,206 @@
+"""The long convolution engine against its naive form: outputs, gradients, masks, segments."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+from engines.support import (
+    LENGTHS,
+    compiled,
+    error,
+    fast,
+    finite_differences,
+    gradients,
+    mask_of,
+    normal,
+    rng,
+    segments_of,
+    trains,
+)
+from keras import ops
+
+from ember_keras import backend
+from ember_keras.ops.engines.fft_conv import fft_conv, naive, parallel
+
+OPTIONS = {
+    "causal": {},
+    "bidirectional": {"causal": False},
+    "segments": {"segment_ids": True},
+    "bidirectional segments": {"segment_ids": True, "causal": False},
+    "left": {"mask": "left"},
+    "right": {"mask": "right"},
+    "both": {"mask": "both"},
+    "interior": {"mask": "interior"},
+    "bidirectional interior": {"mask": "interior", "causal": False},
+    "interior segments": {"mask": "interior", "segment_ids": True},
+    "everything, bidirectional": {"mask": "interior", "segment_ids": True, "causal": False},
+}
+TAPS = {"one": lambda t: 1, "four": lambda t: 4, "nineteen": lambda t: 19,
+        "all": lambda t: t, "longer": lambda t: 2 * t + 3}  # fmt: skip
+
+
+def inputs(time, taps, batch=2, width=5, seed=0):
+    g = rng(seed, time, taps)
+    return normal(g, batch, time, width), normal(g, taps, width), normal(g, width)
+
+
+def options_of(name, batch, time):
+    g = rng(7, time)
+    options = dict(OPTIONS[name])
+    if "mask" in options:
+        options["mask"] = mask_of(g, batch, time, options["mask"])
+    if "segment_ids" in options:
+        options["segment_ids"] = segments_of(g, batch, time)
+    return options
+
+
+CASES = [(63, "all", name) for name in OPTIONS] + [
+    (100, taps, name) for name in ("causal", "everything, bidirectional") for taps in TAPS
+] + [
+    (time, "all", name) for time in LENGTHS if time not in (63, 100)
+    for name in ("causal", "interior segments")
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("time, taps, name", CASES)
+def test_output_and_gradients(time, taps, name):
+    """Outputs, and gradients by name where the backend trains, are those of the naive form."""
+    u, k, d = inputs(time, TAPS[taps](time))
+    options = options_of(name, 2, time)
+    expected = naive.fft_conv(u, k, d, **options)
+    if not backend.capabilities().trains:
+        assert error(fft_conv(u, k, d, **options), expected) < 2e-6
+        return
+    slope = normal(rng(3), *u.shape)
+    found = gradients(lambda *x: fft_conv(*x, **options), "ukd", (u, k, d), slope)
+    assert error(found.pop("output"), expected) < 2e-6
+    expected = naive.gradients(u, k, d, slope, **options)
+    for each in "ukd":
+        assert error(found[each], expected[each]) < 3e-6, each
+
+
+@pytest.mark.parametrize("name", ("causal", "bidirectional", "interior segments"))
+def test_output_at_2000(name):
+    u, k, d = inputs(2000, 2000)
+    options = options_of(name, 2, 2000)
+    got = fast(lambda *x: fft_conv(*x, **options))(u, k, d)
+    assert error(got, naive.fft_conv(u, k, d, **options)) < 2e-6
+
+
+def test_any_length_and_any_number_of_taps():
+    for time in (1, 31, 97):
+        for taps in (16, 17, 96, 98, 193, 500):
+            u, k, d = inputs(time, taps, batch=1, width=2)
+            for causal in (True, False):
+                got = fast(partial(fft_conv, causal=causal))(u, k, d)
+                assert error(got, naive.fft_conv(u, k, d, causal=causal)) < 2e-6, (time, taps)
+
+
+def test_without_skip():
+    u, k, _ = inputs(20, 20)
+    assert error(fft_conv(u, k), naive.fft_conv(u, k)) < 2e-6
+
+
+@trains
+def test_gradients_at_2000():
+    u, k, d = inputs(2000, 2000)
+    slope = normal(rng(3), *u.shape)
+    found = gradients(fft_conv, "ukd", (u, k, d), slope)
+    expected = naive.gradients(u, k, d, slope)
+    for each in "ukd":
+        assert error(found[each], expected[each]) < 3e-6, each
+
+
+@pytest.mark.parametrize("name", ("causal", "everything, bidirectional"))
+def test_naive_gradients_are_finite_differences(name):
+    tensors = dict(zip("ukd", (x.astype("float64") for x in inputs(9, 12)), strict=True))
+    options = options_of(name, 2, 9)
+    slope = rng(4).normal(size=tensors["u"].shape)
+    analytic = naive.gradients(**tensors, cotangent=slope, **options)
+    for each, x in tensors.items():
+        positions = [tuple(rng(5, at).integers(0, x.shape)) for at in range(20)]
+
+        def loss(moved, each=each):
+            return np.sum(slope * naive.fft_conv(**{**tensors, each: moved}, **options))
+
+        numeric = finite_differences(loss, x, positions)
+        np.testing.assert_allclose(
+            numeric, [analytic[each][p] for p in positions], rtol=1e-6, atol=1e-8
+        )
+
+
+def test_padding_of_any_value_changes_nothing():
+    u, k, d = inputs(40, 40)
+    mask = mask_of(rng(2), 2, 40, "interior")
+    bad = np.where(mask[:, :, None], u, np.nan)
+    assert error(fft_conv(bad, k, d, mask=mask), naive.fft_conv(u, k, d, mask=mask)) < 2e-6
+
+
+def test_the_future_changes_nothing():
+    u, k, d = inputs(40, 40)
+    before = backend.to_numpy(fft_conv(u, k, d))[:, :20]
+    u[:, 20:] = 1.0
+    after = backend.to_numpy(fft_conv(u, k, d))[:, :20]
+    np.testing.assert_allclose(after, before, atol=2e-5)
+
+
+@pytest.mark.parametrize("taps", (3, 100))
+def test_packed_segments_equal_separate_sequences(taps):
+    u, k, d = inputs(100, taps, batch=1)
+    ids = np.array([[0] * 33 + [1] * 1 + [0] * 66])
+    packed = backend.to_numpy(fast(partial(fft_conv, segment_ids=ids))(u, k, d))
+    for a, b in ((0, 33), (33, 34), (34, 100)):
+        alone = naive.fft_conv(u[:, a:b], k, d)
+        np.testing.assert_allclose(packed[:, a:b], alone, atol=5e-5)
+
+
+@pytest.mark.parametrize("dtype, tolerance", (("float16", 2e-3), ("bfloat16", 2e-2)))
+@pytest.mark.parametrize("taps", (4, 63))
+def test_half_precision(taps, dtype, tolerance):
+    u, k, d = inputs(63, taps)
+    got = fft_conv(*(ops.cast(x, dtype) for x in (u, k, d)))
+    assert dtype in str(got.dtype)
+    assert error(ops.cast(got, "float32"), naive.fft_conv(u, k, d)) < tolerance
+
+
+@pytest.mark.parametrize("name", ("causal", "interior segments"))
+def test_compiled_equals_eager(name):
+    u, k, d = inputs(63, 63)
+    options = options_of(name, 2, 63)
+    function, count = compiled(lambda *x: fft_conv(*x, **options))
+    tensors = [ops.convert_to_tensor(x) for x in (u, k, d)]
+    for _ in range(3):
+        got = function(*tensors)
+    assert len(count) == 1
+    assert error(got, naive.fft_conv(u, k, d, **options)) < 2e-6
+
+
+def test_fft_lengths_are_even_smooth_and_near():
+    for least in range(1, 3000):
+        n = parallel.fft_length(least)
+        assert least <= n <= max(2, 1.2 * least + 2) and n % 2 == 0
+        for prime in (2, 3, 5):
+            while n % prime == 0:
+                n //= prime
+        assert n == 1
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    (
+        ({"u": np.ones((2, 5), "float32")}, "expected (B, T, D)"),
+        ({"u": np.ones((2, 0, 5), "float32")}, "at least one"),
+        ({"k": np.ones((0, 5), "float32")}, "at least one"),
+        ({"k": np.ones((3, 4), "float32")}, "width D of k"),
+        ({"d": np.ones((4,), "float32")}, "width D of d"),
+        ({"d": np.ones((5, 1), "float32")}, "expected (D,)"),
+        ({"causal": False, "return_state": True}, "Drop the state"),
+        ({"mask": np.ones((2, 6), bool)}, "mask of shape"),
+        ({"initial_state": {"key": 0}}, "fft_conv_state"),
+    ),
+)
+def test_bad_input_is_refused(change, words):
+    u, k, d = inputs(5, 5)
+    with pytest.raises(ValueError) as raised:
+        fft_conv(**{"u": u, "k": k, "d": d, **change})
+    assert words in str(raised.value)

@@ -1,0 +1,60 @@
+"""Law 2: causal means causal, and bidirectional forms do see the future."""
+
+import numpy as np
+import pytest
+from laws import cases
+from laws.support import run
+
+
+def _with_other_future(case, rng, x, at):
+    other = x.copy()
+    other[:, at:] = case.inputs(rng, len(x), x.shape[1] - at)
+    if not case.takes_tokens:
+        other[:, at:] *= 5
+    return other
+
+
+@pytest.mark.parametrize("case", **cases.by_id([c for c in cases.CAUSAL if not c.summarizes]))
+def test_the_future_changes_no_past_output(case, rng, assert_close):
+    layer = case.build()
+    x = case.inputs(rng, 2, 13)
+    y = run(layer, x)
+    for at in (1, 6, 12):
+        changed = run(layer, _with_other_future(case, rng, x, at))
+        assert_close(changed[:, :at], y[:, :at], 1e-5, name=f"before {at}")
+
+
+# A block around a channel mixer moves nothing along time.
+MIXES_TIME = [
+    case
+    for case in cases.CAUSAL
+    if not case.summarizes and dict(case.options).get("mixer") != "gated_mlp"
+]
+
+
+@pytest.mark.parametrize("case", **cases.by_id(MIXES_TIME))
+def test_the_past_changes_later_outputs_where_time_is_mixed(case, rng):
+    layer = case.build()
+    x = case.inputs(rng, 1, 6)
+    other = x.copy()
+    other[:, 3] = case.inputs(rng, 1, 1)[:, 0]
+    assert np.abs(run(layer, x)[:, 5] - run(layer, other)[:, 5]).max() > 1e-6
+
+
+@pytest.mark.parametrize(
+    "case", **cases.by_id([c for c in cases.BIDIRECTIONAL if not c.summarizes])
+)
+def test_bidirectional_forms_see_the_future(case, rng):
+    layer = case.build()
+    x = case.inputs(rng, 1, 6)
+    changed = run(layer, _with_other_future(case, rng, x, 4))
+    assert np.abs(run(layer, x)[:, 3] - changed[:, 3]).max() > 1e-6
+
+
+@pytest.mark.parametrize("case", **cases.by_id(cases.CHANNEL))
+def test_channel_mixers_move_nothing_along_time(case, rng, assert_close):
+    layer = case.build()
+    x = case.inputs(rng, 2, 7)
+    together = run(layer, x)
+    for t in range(7):
+        assert_close(run(layer, x[:, t : t + 1]), together[:, t : t + 1], 1e-5)

@@ -1,0 +1,74 @@
+"""Law 4: outputs and every gradient, by name, equal the reference, so they are equal across
+backends.
+
+The reference is made once, on numpy in float64 with the engines' plain loops (see `reference.py`).
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from keras import ops
+from laws import cases, reference
+from laws.support import run
+
+import ember_keras as ek
+
+ALL = cases.SEQUENCE + cases.CHANNEL
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory):
+    """The reference's arrays, a dict a case."""
+    out = tmp_path_factory.mktemp("reference") / "reference.npz"
+    subprocess.run(
+        [sys.executable, str(Path(reference.__file__)), str(out)],
+        env={**os.environ, "KERAS_BACKEND": "numpy", "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=True,
+        timeout=600,
+    )
+    found = {}
+    with np.load(out) as arrays:
+        for key in arrays.files:
+            case, _, name = key.partition("|")
+            found.setdefault(case, {})[name] = arrays[key]
+    return found
+
+
+@pytest.mark.parametrize("case", **cases.by_id(ALL))
+def test_outputs_equal_the_reference(case, known, assert_close):
+    expected = known[f"{case.kind}/{case.id}"]["output"]
+    assert_close(run(case.build(), reference.inputs(case)), expected)
+
+
+@pytest.mark.trains
+@pytest.mark.parametrize("case", **cases.by_id(ALL))
+def test_every_gradient_equals_the_reference(case, known, assert_close):
+    expected = known[f"{case.kind}/{case.id}"]
+    layer = case.build()
+    x = ops.convert_to_tensor(reference.inputs(case))
+    weights = ops.convert_to_tensor(reference.cotangent(expected["output"].shape).astype("float32"))
+
+    def scalar(x=x):
+        return ops.sum(layer(x) * weights)
+
+    _, gradients = ek.backend.value_and_grad_variables(scalar, layer.trainable_weights)
+    names = [name for name in expected if name[0].isdigit()]
+    assert len(names) == len(gradients) > 0 or not layer.trainable_weights
+    for i, (name, gradient) in enumerate(zip(names, gradients, strict=True)):
+        _compare(gradient, expected[name], i, name, assert_close)
+    if not case.takes_tokens:
+        _, (gradient,) = ek.backend.value_and_grad(scalar)(x)
+        _compare(gradient, expected["input"], -1, "input", assert_close)
+
+
+def _compare(gradient, expected, index, name, assert_close):
+    gradient = ek.backend.to_numpy(gradient).astype("float64")
+    given = [np.sum(gradient * d) for d in reference.directions(gradient.shape, index)]
+    # The scale is that of the whole gradient: a product with one direction may be near zero.
+    scale = np.sqrt(np.sum(gradient**2) / max(1, gradient.size))
+    scale = max(scale, np.max(np.abs(expected)))
+    assert_close(np.append(given, scale), np.append(expected, scale), name=name)

@@ -1,0 +1,42 @@
+"""The public surface is small, and changes on purpose: change these lists with it."""
+
+import importlib
+
+import pytest
+
+import ember_keras
+
+ROOMS = """
+backend blocks callbacks config layers models ops pipelines registry tasks
+""".split()
+
+SURFACE = {
+    "": ["EmberTensor", "load_model", "save_model", *ROOMS],
+    "blocks": ["Block"],
+    "layers": """
+        Attention ChannelMixer DenseMixer ExplicitFilter FFTConv Filter GatedMLP Hyena
+        ImplicitFilter MLP S4DFilter SequenceMixer
+    """.split(),
+    "models": """
+        CausalLM LoadError SequenceClassifier SequenceModel SequenceRegressor
+        load_model load_weights save_model save_weights
+    """.split(),
+    "callbacks": "BudgetedSchedule SaveEveryEpoch StopOnNaN TimeBudget".split(),
+}
+
+
+@pytest.mark.parametrize("room", SURFACE)
+def test_surface(room):
+    module = importlib.import_module(f"ember_keras.{room}".rstrip("."))
+    assert sorted(module.__all__) == sorted(SURFACE[room])
+
+
+@pytest.mark.parametrize("room", ["", *ROOMS])
+def test_every_name_is_there(room):
+    module = importlib.import_module(f"ember_keras.{room}".rstrip("."))
+    assert [name for name in getattr(module, "__all__", ()) if not hasattr(module, name)] == []
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = ember_keras.nothing
