@@ -47,16 +47,17 @@ def close(actual, expected, tolerance):
     assert worst <= tolerance
 
 
+CUT = "no gradient of a transform that cuts its input: tensorflow/tensorflow#108479"
 BROKEN_GRADIENTS = {
-    ("jax", "while_loop"): "jax has no reverse gradient of a while loop",
-    ("tensorflow", "cumprod_zero"): "tensorflow divides by the factors, one of which is zero",
-    ("tensorflow", "slice_update"): "tensorflow has no gradient of XlaDynamicUpdateSlice",
-    ("tensorflow", "rfft_8_to_5"): "tensorflow has no gradient of an rfft that cuts its input",
-    ("tensorflow", "rfft_7_to_4"): "tensorflow has no gradient of an rfft that cuts its input",
-    ("tensorflow", "irfft_5_to_5"): "tensorflow has no gradient of an irfft that cuts its input",
-    ("tensorflow", "irfft_6_to_3"): "tensorflow has no gradient of an irfft that cuts its input",
+    ("jax", "while_loop"): "no reverse gradient of a while loop: keras-team/keras#18957",
+    ("tensorflow", "cumprod_zero"): "divides by a factor of zero: tensorflow/tensorflow#119430",
+    ("tensorflow", "slice_update"): "XlaDynamicUpdateSlice has none: tensorflow/tensorboard#5311",
+    ("tensorflow", "rfft_8_to_5"): CUT,
+    ("tensorflow", "rfft_7_to_4"): CUT,
+    ("tensorflow", "irfft_5_to_5"): CUT,
+    ("tensorflow", "irfft_6_to_3"): CUT,
 }
-"""(backend, case) -> what is wrong in that library: expected to fail, and noticed once it works."""
+"""(backend, case) -> what is wrong upstream, and where: noticed once it works."""
 
 COMPILED = (
     "einsum_attention",

@@ -18,10 +18,10 @@ def data(rng):
 
 
 BROKEN = {
-    ("jax", "mixed_float16"): "jax attention has no float16 product with float32 sums on a CPU",
-    ("tensorflow", "remat"): "tensorflow recomputes no call with keyword arguments in a graph",
+    ("jax", "mixed_float16"): "no float16 attention on a CPU: keras-team/keras-hub#2354",
+    ("tensorflow", "remat"): "no recomputation with keywords in a graph: keras-team/keras#21207",
 }
-"""(backend, subject) -> what is wrong there: expected to fail, and noticed once it works."""
+"""(backend, subject) -> what is wrong upstream, and where: noticed once it works."""
 
 
 def expect_broken(request, subject):
