@@ -15,13 +15,13 @@ PLUGIN = "0.0.1"
 """The tested release of `keras-mlx`."""
 
 PACKAGES = {
-    "numpy": "numpy",
-    "torch": "torch",
-    "jax": "jax",
-    "tensorflow": "tensorflow",
-    "mlx": "keras_mlx",
+    "numpy": ("numpy", "jax"),
+    "torch": ("torch",),
+    "jax": ("jax",),
+    "tensorflow": ("tensorflow",),
+    "mlx": ("mlx", "keras_mlx"),
 }
-"""Backend -> the module that must be there to run it."""
+"""Backend -> the modules that must be there to run it. Keras's numpy backend imports jax."""
 
 
 def activate():
@@ -31,13 +31,18 @@ def activate():
     check_keras_version(keras_version())
     if wanted == "mlx":
         _activate_mlx()
-    elif "keras" not in sys.modules and importlib.util.find_spec(PACKAGES[wanted]) is None:
-        usable = [key for key, value in PACKAGES.items() if importlib.util.find_spec(value)]
+    elif "keras" not in sys.modules and missing(wanted):
+        usable = [name for name in PACKAGES if not missing(name)]
         raise ImportError(
-            f"Keras is set to the {wanted} backend, and {wanted} is not installed; expected one of "
-            f"the installed backends: {', '.join(usable)}. Set KERAS_BACKEND to one of them, or "
-            f"install it: pip install 'ember-keras[{wanted}]'."
+            f"Keras is set to the {wanted} backend, and {missing(wanted)[0]} is not installed; "
+            f"expected one of the installed backends: {', '.join(usable) or '(none)'}. Set "
+            f"KERAS_BACKEND to one of them, or install it: pip install 'ember-keras[{wanted}]'."
         )
+
+
+def missing(backend):
+    """Return the modules that `backend` needs and that are not installed."""
+    return [name for name in PACKAGES[backend] if importlib.util.find_spec(name) is None]
 
 
 def keras_version():

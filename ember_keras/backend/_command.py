@@ -38,7 +38,9 @@ def activate(given):
         _activation.activate()
     except (ImportError, ValueError) as error:
         sys.stderr.write(f"{NAME}: {error}\n")
-        raise SystemExit(2) from None
+        if requested(given) is not None or given[:1] != ["doctor"]:
+            raise SystemExit(2) from None
+        _activate_another()
 
 
 def _tell(kind, error, trace):
@@ -49,6 +51,19 @@ def _tell(kind, error, trace):
     sys.stderr.write(f"{NAME}: {error}\n")
     sys.stderr.flush()
     os._exit(2)
+
+
+def _activate_another():
+    """Let `doctor`, which is there to explain such an error, run under a backend that works."""
+    name = next((key for key in USABLE_ORDER if _installed.installed()[key].usable), None)
+    if name is None:
+        raise SystemExit(2)
+    environment.use_backend(name, "the installed backends")
+    try:
+        _activation.activate()
+    except (ImportError, ValueError):
+        raise SystemExit(2) from None
+    sys.stderr.write(f"{NAME}: this report runs under {name}.\n")
 
 
 def requested(given):
@@ -75,6 +90,9 @@ def _choose(name):
                 f"Expected one of {usable}."
             )
     elif environment.backend_is_default() and not installed[environment.keras_backend()].usable:
-        name = next(key for key in USABLE_ORDER if installed[key].usable)
+        name = next((key for key in USABLE_ORDER if installed[key].usable), None)
+        if name is None:
+            reasons = "; ".join(f"{key}: {found.reason}" for key, found in installed.items())
+            raise ImportError(f"No backend can run here. Install one. {reasons}.")
         environment.use_backend(name, "the installed backends")
         sys.stderr.write(f"{NAME}: KERAS_BACKEND is not set; using {name}.\n")

@@ -1,9 +1,8 @@
 """Which backends are installed, found without importing any of them."""
 
 import dataclasses
-import importlib.util
 
-from ember_keras.backend._activation import PLUGIN
+from ember_keras.backend._activation import PLUGIN, missing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +37,11 @@ def installed():
     for backend, distributions in _DISTRIBUTIONS.items():
         version = _version(*distributions)
         reason = ""
-        if version is None or importlib.util.find_spec(backend) is None:
+        lacking = missing(backend)
+        if version is None or backend in lacking:
             version, reason = None, "not installed"
+        elif backend == "numpy" and lacking:
+            reason = "Keras's numpy backend needs jax, which is not installed"
         elif backend == "jax" and _version("jaxlib") is None:
             reason = "jaxlib is not installed"
         elif backend == "mlx":

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from ember_keras.layers.arguments import check_types, unknown_arguments
 from ember_keras.ops.tensor import call_unwrapped
 
 if TYPE_CHECKING:
@@ -25,8 +26,18 @@ class EmberCall(Mixin):
     `mixed_bfloat16`. `EmberTensor` in gives `EmberTensor` out.
     """
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        check_types(cls, args, kwargs)
+        return super().__new__(cls, *args, **kwargs)
+
     def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
+        try:
+            super().__init__(*args, **kwargs)
+        except (TypeError, ValueError) as error:
+            unknown = unknown_arguments(type(self), kwargs)
+            if unknown:
+                raise type(error)(unknown) from None
+            raise
         self._convert_input_args = False
 
     def __call__(self, x: Any, *args: Any, **kwargs: Any) -> Any:

@@ -7,6 +7,7 @@ import platform
 from importlib import metadata
 from typing import Any
 
+import ember_keras
 from ember_keras import backend
 from ember_keras.ops.kernels.table import TYPICAL, explain
 
@@ -19,7 +20,8 @@ def diagnose() -> dict[str, Any]:
         "versions": {
             "python": platform.python_version(),
             "platform": platform.platform(),
-            **{name: _version(name) for name in ("ember-keras", "keras", "numpy")},
+            "ember-keras": ember_keras.__version__,
+            **{name: _version(name) for name in ("keras", "numpy")},
         },
         "backend": {
             "name": backend.name(),

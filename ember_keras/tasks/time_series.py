@@ -213,7 +213,9 @@ class TimeSeries(Task):
         if bad.any():
             sample, step, channel = (int(at) for at in np.argwhere(bad)[0])
             value = x[sample, step, channel]
-            mend = 'Mend the data, or set missing="zero".' if np.isnan(value) else "Mend the data."
+            mend = "Mend the data."
+            if np.isnan(value):
+                mend = 'Mend the data, or train with the task\'s missing="zero".'
             raise ValueError(
                 f"Received {value} in `{name}` of {source} at sample {sample}, step {step}, "
                 f"channel {channel}, and {int(bad.sum())} such values in all; expected finite "

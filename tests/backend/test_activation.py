@@ -73,6 +73,18 @@ def test_missing_backend_says_what_to_install(tmp_path):
     assert "pip install 'ember-keras[torch]'" in message
 
 
+def test_numpy_without_jax_cannot_run(monkeypatch):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name == "jax" else real(name, *rest),
+    )
+    found = backend.installed()["numpy"]
+    assert not found.usable and "needs jax" in found.reason
+    assert "pip install 'ember-keras[numpy]'" in found.reason
+
+
 @pytest.mark.parametrize("version", ["3.15.0", "3.16.0", "4.0.1"])
 def test_keras_outside_the_range(version):
     with pytest.raises(ImportError, match=r">=3\.15\.1,<3\.16"):

@@ -48,6 +48,13 @@ def test_option_goes_before_the_environment(backend, tmp_path):
 
 
 @pytest.mark.once
+def test_doctor_reports_under_another_backend(tmp_path):
+    status, out, err = run(["doctor", "--json"], {"KERAS_BACKEND": "jaxx"}, tmp_path)
+    assert status == 0 and '"backends"' in out
+    assert "Did you mean 'jax'?" in err and "this report runs under jax" in err
+
+
+@pytest.mark.once
 def test_module_and_default(tmp_path):
     environment = {key: value for key, value in os.environ.items() if key != "KERAS_BACKEND"}
     done = subprocess.run(
