@@ -75,11 +75,11 @@ def test_missing_backend_says_what_to_install(tmp_path):
 
 def test_numpy_without_jax_cannot_run(monkeypatch):
     real = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util,
-        "find_spec",
-        lambda name, *rest: None if name == "jax" else real(name, *rest),
-    )
+
+    def without_jax(name, *rest):
+        return None if name == "jax" else real(name, *rest)
+
+    monkeypatch.setattr(importlib.util, "find_spec", without_jax)
     found = backend.installed()["numpy"]
     assert not found.usable and "needs jax" in found.reason
     assert "pip install 'ember-keras[numpy]'" in found.reason
