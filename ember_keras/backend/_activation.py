@@ -61,8 +61,7 @@ def check_keras_version(version):
     if not low <= numbers < high:
         raise ImportError(
             f"Received Keras {version}; expected a tested release, >={_dotted(low)},"
-            f"<{_dotted(high)}. Install one: "
-            f"pip install 'keras>={_dotted(low)},<{_dotted(high)}'."
+            f"<{_dotted(high)}. Install one: pip install 'keras>={_dotted(low)},<{_dotted(high)}'."
         )
 
 

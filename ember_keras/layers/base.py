@@ -84,8 +84,7 @@ def require_sequence(layer: keras.layers.Layer, shape: Any) -> int:
     if not isinstance(shape, tuple | list) or len(shape) != 3 or shape[-1] is None:
         raise ValueError(
             f"`{type(layer).__name__}` received an input of shape {shape}, expected (B, T, D) "
-            f"with a "
-            "known D. Add the missing axis, or reshape: a single feature is (B, T, 1)."
+            "with a known D. Add the missing axis, or reshape: a single feature is (B, T, 1)."
         )
     if shape[1] == 0:
         raise ValueError(

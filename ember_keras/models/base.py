@@ -55,8 +55,7 @@ class EmberModel(Stateful, EmberCall, keras.Model):
         if unknown or "x" not in x:
             raise ValueError(
                 f"`{type(self).__name__}` received a dict with the keys {sorted(x)}, expected "
-                f"`x`, and "
-                "optionally `mask` and `segment_ids`."
+                "`x`, and optionally `mask` and `segment_ids`."
             )
 
     def _unpack(self, x: Any, mask: Any, segment_ids: Any) -> tuple[Any, Any, Any]:
@@ -110,8 +109,7 @@ def require_tokens(model: keras.Model, x: Any) -> None:
     if len(x.shape) != 2 or "int" not in keras.backend.standardize_dtype(x.dtype):
         raise ValueError(
             f"`{type(model).__name__}` received tokens of shape {tuple(x.shape)} and dtype "
-            f"{x.dtype}, "
-            "expected integers (B, T)."
+            f"{x.dtype}, expected integers (B, T)."
         )
     if x.shape[1] == 0:
         raise ValueError(

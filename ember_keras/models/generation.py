@@ -110,8 +110,7 @@ def _as_rows(prompt: Any, vocab_size: int) -> tuple[list[np.ndarray], bool]:
     if isinstance(prompt, str | bytes):
         raise TypeError(
             f"Received a {type(prompt).__name__} as prompt, expected token ids. For a byte-level "
-            f"model, "
-            "pass list(text.encode())."
+            "model, pass list(text.encode())."
         )
     if hasattr(prompt, "__array__"):
         prompt = backend.to_numpy(prompt)

@@ -64,8 +64,7 @@ class SequenceModel(EmberModel):
         if not isinstance(blocks, list | tuple) or not blocks:
             raise ValueError(
                 f"`SequenceModel` received blocks={blocks!r}, expected a list of at least one "
-                f"name or "
-                "configuration."
+                "name or configuration."
             )
         require_positive(self, repeats=repeats)
         if len(blocks) * repeats > MAX_BLOCKS:
@@ -76,8 +75,7 @@ class SequenceModel(EmberModel):
         if repeats > 1 and any(isinstance(block, keras.layers.Layer) for block in blocks):
             raise ValueError(
                 f"`SequenceModel` received a built layer in `blocks` and repeats={repeats}; a "
-                f"layer "
-                "stands once. Give its name or configuration, or repeats=1."
+                "layer stands once. Give its name or configuration, or repeats=1."
             )
         self.final_norm = registry.build_part(norm, ("norms",), self.dtype_policy, "final_norm")
         self.final_norm.supports_masking = True  # Keras's RMSNormalization does not say so.

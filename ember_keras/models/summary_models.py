@@ -86,8 +86,7 @@ class _SummaryModel(HeadedModel):
         if segment_ids is not None:
             raise ValueError(
                 f"`{type(self).__name__}` received segment_ids, but gives one answer a row. Put "
-                f"each "
-                "sequence in a row of its own, with a mask."
+                "each sequence in a row of its own, with a mask."
             )
         if state is not None or return_state:
             self._require_causal("state")

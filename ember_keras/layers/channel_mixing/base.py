@@ -18,8 +18,7 @@ class ChannelMixer(EmberLayer):
         if not isinstance(shape, tuple | list) or len(shape) < 2 or shape[-1] is None:
             raise ValueError(
                 f"`{type(self).__name__}` received an input of shape {shape}, expected (..., D) "
-                f"with a "
-                "known D."
+                "with a known D."
             )
         return int(shape[-1])
 

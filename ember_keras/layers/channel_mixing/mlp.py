@@ -17,8 +17,7 @@ def hidden_width(layer: ChannelMixer, hidden_dim: int | None, width: int, ratio:
     if hidden_dim < 1:
         raise ValueError(
             f"`{type(layer).__name__}` received hidden_dim={hidden_dim}, expected at least 1, or "
-            f"None "
-            f"for {ratio:.3g} times the model width."
+            f"None for {ratio:.3g} times the model width."
         )
     return hidden_dim
 

@@ -71,8 +71,7 @@ class Attention(SequenceMixer):
         if num_heads < 1 or groups < 1 or num_heads % groups:
             raise ValueError(
                 f"`Attention` received num_heads={num_heads} and num_kv_heads={num_kv_heads}, "
-                f"expected "
-                "positive numbers of which the second divides the first."
+                "expected positive numbers of which the second divides the first."
             )
         if head_dim is not None and head_dim < 1:
             raise ValueError(
@@ -99,8 +98,7 @@ class Attention(SequenceMixer):
         if self.head_dim is None and width % self.num_heads:
             raise ValueError(
                 f"`Attention` received an input of width {width}, which its {self.num_heads} "
-                f"heads do "
-                "not divide. Choose another num_heads, or give head_dim."
+                "heads do not divide. Choose another num_heads, or give head_dim."
             )
         self._head_dim = self.head_dim or width // self.num_heads
         self._groups = self.num_kv_heads or self.num_heads

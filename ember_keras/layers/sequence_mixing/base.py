@@ -59,16 +59,15 @@ class Stateful(Mixin):
         if not self.is_causal:
             raise ValueError(
                 f"`{type(self).__name__}` is bidirectional, so it has no `{what}`: an output "
-                f"depends on "
-                "positions still to come. Build it causal, or call it on whole sequences."
+                "depends on positions still to come. Build it causal, or call it on whole "
+                "sequences."
             )
 
     def _require_built(self) -> None:
         if not self.built:
             raise ValueError(
                 f"`{type(self).__name__}` is not built yet, so the widths of its state are "
-                f"unknown. "
-                "Call it once, or call `build((None, None, D))` first."
+                "unknown. Call it once, or call `build((None, None, D))` first."
             )
 
 
