@@ -55,6 +55,10 @@ class Generation(Mixin):
             raise ValueError(f"Received max_new_tokens={max_new_tokens}, expected 0 or more.")
         if seed is not None and (not isinstance(seed, int | np.integer) or seed < 0):
             raise ValueError(f"Received seed={seed!r}, expected an integer of 0 or more, or None.")
+        if stop_token is not None and not 0 <= stop_token < self.vocab_size:
+            raise ValueError(
+                f"Received stop_token={stop_token}, expected 0 to {self.vocab_size - 1}, or None."
+            )
         rows, single = _as_rows(prompt, self.vocab_size)
         rng = np.random.default_rng(seed)
         room = max(len(row) for row in rows) + max_new_tokens

@@ -256,6 +256,8 @@ class Training:
         except (KeyboardInterrupt, ArithmeticError, OSError, RuntimeError, ValueError) as error:
             what = "Interrupted" if isinstance(error, KeyboardInterrupt) else message_of(error)
             kept = "No epoch was finished and saved, so nothing is left behind."
+            if folder.target.exists():
+                kept = f"No epoch was finished and saved; {folder.target} is as it was."
             if folder.published:
                 kept = f"The last finished epoch, {saving.epoch}, is saved: {folder.path / MODEL}"
                 self._write_history(model, folder, report)
