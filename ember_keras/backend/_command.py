@@ -45,6 +45,10 @@ def activate(given):
 
 def _tell(kind, error, trace):
     """Stand for `sys.excepthook` while the package is imported."""
+    if issubclass(kind, KeyboardInterrupt):
+        sys.stderr.write(f"{NAME}: Interrupted.\n")
+        sys.stderr.flush()
+        os._exit(1)
     if not issubclass(kind, (ImportError, ValueError)):
         sys.__excepthook__(kind, error, trace)
         return

@@ -48,6 +48,18 @@ def test_option_goes_before_the_environment(backend, tmp_path):
 
 
 @pytest.mark.once
+def test_interrupted_while_it_imports(tmp_path):
+    before = (
+        "import builtins\nreal = builtins.__import__\n"
+        "def load(name, *rest):\n    if name == 'keras':\n        raise KeyboardInterrupt\n"
+        "    return real(name, *rest)\nbuiltins.__import__ = load"
+    )
+    process = start(["list"], before, cwd=tmp_path)
+    out, err = process.communicate(timeout=300)
+    assert (process.returncode, out, err) == (1, "", "ember-keras: Interrupted.\n")
+
+
+@pytest.mark.once
 def test_doctor_reports_under_another_backend(tmp_path):
     status, out, err = run(["doctor", "--json"], {"KERAS_BACKEND": "jaxx"}, tmp_path)
     assert status == 0 and '"backends"' in out
