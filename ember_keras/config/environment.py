@@ -5,9 +5,10 @@ Two switches exist. ``KERAS_BACKEND`` is Keras's own and chooses the library tha
 ``EMBER_`` and is not known here is a spelling mistake, and is refused when the package is imported.
 """
 
-import difflib
 import json
 import os
+
+from ember_keras.config.components import nearest
 
 BACKENDS = ("numpy", "torch", "jax", "tensorflow", "mlx")
 """Every backend Ember Keras runs on: the first predicts only, the others also train."""
@@ -67,12 +68,6 @@ def with_backend(name):
 def kernels():
     """Return the kernel choice of ``EMBER_KERNELS``: ``auto``, ``portable``, or a kernel's name."""
     return os.environ.get("EMBER_KERNELS") or "auto"
-
-
-def nearest(word, words):
-    """Return `` Did you mean 'x'?`` for the nearest of `words`, or an empty string."""
-    found = difflib.get_close_matches(str(word), list(words), n=1, cutoff=0.5)
-    return f" Did you mean {found[0]!r}?" if found else ""
 
 
 def refuse_unknown_variables(environ=None):
