@@ -1,7 +1,5 @@
 """`python -m ember_keras` is the command `ember-keras`."""
 
-import sys
+from ember_keras.cli.main import command
 
-from ember_keras.cli.main import main
-
-sys.exit(main())
+command()

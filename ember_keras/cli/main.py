@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import keras
 import typer
@@ -67,3 +68,17 @@ def main(arguments: list[str] | None = None) -> int:
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else 0 if done.code is None else 1
     return 0
+
+
+def command() -> NoReturn:
+    """Runs the command as a process of its own, which ends with the status.
+
+    After a failure it ends without taking the libraries down in order: one that was stopped halfway
+    may crash then, and hide the status.
+    """
+    status = main()
+    if status != 1:
+        sys.exit(status)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,31 @@ from ember_keras.pipelines.settings import SampleSettings
 from ember_keras.tasks import Split, Task, TaskData
 
 
-def score(model: keras.Model, task: Task, data: TaskData, batch_size: int) -> dict[str, float]:
+def score(
+    model: keras.Model,
+    task: Task,
+    data: TaskData,
+    batch_size: int,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> dict[str, float]:
     """The task's figures on its held-out data."""
-    return score_split(model, task, data, data.held_out, batch_size)
+    return score_split(model, task, data, data.held_out, batch_size, callbacks)
 
 
 def score_split(
-    model: keras.Model, task: Task, data: TaskData, split: Split, batch_size: int
+    model: keras.Model,
+    task: Task,
+    data: TaskData,
+    split: Split,
+    batch_size: int,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> dict[str, float]:
     """The task's figures on one split."""
     evaluation = model.evaluate(
         **split.arguments(),
         batch_size=even_batch_size(len(split), batch_size),
         verbose=0,
+        callbacks=list(callbacks),
         return_dict=True,
     )
     return task.summarize({key: float(value) for key, value in evaluation.items()}, data)

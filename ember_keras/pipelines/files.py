@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -47,6 +48,7 @@ class RunFolder:
         self.overwrite = overwrite
         self._check_target()
         self._published = False
+        self._made = [path for path in (output, *output.parents) if not path.exists()]
         try:
             output.mkdir(parents=True, exist_ok=True)
             self._staging = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=output))
@@ -91,9 +93,13 @@ class RunFolder:
             shutil.rmtree(old, ignore_errors=True)
 
     def discard(self) -> None:
-        """Removes what was never published."""
-        if not self._published:
-            shutil.rmtree(self._staging, ignore_errors=True)
+        """Removes what was never published, and the folders that were made for it."""
+        if self._published:
+            return
+        shutil.rmtree(self._staging, ignore_errors=True)
+        with contextlib.suppress(OSError):  # Another run has come into one of them.
+            for path in self._made:
+                path.rmdir()
 
     def _check_target(self) -> None:
         if not self.target.exists() and not self.target.is_symlink():

@@ -29,9 +29,11 @@ from ember_keras.pipelines.files import (
     check_name,
     write_text,
 )
+from ember_keras.pipelines.interrupts import Interrupts
 from ember_keras.pipelines.optimizers import make_optimizer
 from ember_keras.pipelines.settings import SampleSettings, TrainingSettings, plain
 from ember_keras.tasks import Task, TaskData
+from ember_keras.tasks.batches import Batches
 
 Report = Callable[[str], None]
 """Takes one line on what a pipeline is doing; the pipeline itself prints nothing."""
@@ -142,15 +144,19 @@ class Training:
             RunError: the run failed or was interrupted; the message says what was kept.
         """
         backend.require_training()
-        folder = RunFolder(Path(output), self.name, overwrite)
-        try:
-            return self._run(folder, report, verbose)
-        finally:
-            folder.discard()
+        with Interrupts(report) as interrupts:
+            folder = RunFolder(Path(output), self.name, overwrite)
+            try:
+                return self._run(folder, interrupts, report, verbose)
+            finally:
+                folder.discard()
 
-    def _run(self, folder: RunFolder, report: Report, verbose: int) -> TrainingResult:
+    def _run(
+        self, folder: RunFolder, interrupts: Interrupts, report: Report, verbose: int
+    ) -> TrainingResult:
         keras.utils.set_random_seed(self.seed)
         data = self.task.load(self.seed)
+        interrupts.check()
         model = build_model(self.model, self.task, data, self.training.dtype)
         config = {"type": "training", **self.get_config()}
         config["model"] = explicit_config(model, "models")
@@ -162,55 +168,68 @@ class Training:
             f"{self.name}: {model.count_params():,} parameters, {backend.name()} backend, seed "
             f"{self.seed}"
         )
-        began = time.monotonic()
-        saving = self._fit(model, data, folder, report, verbose)
-        minutes = (time.monotonic() - began) / 60
-        self._write_history(model, folder, report)
-        if self.training.keep == "best":
-            model = load_model(folder.path / MODEL)
-        metrics = {
-            "name": self.name,
-            "epoch": saving.epoch,
-            "minutes": round(minutes, 3),
-            "parameters": model.count_params(),
-            "main_metric": self.task.main_metric,
-            "held_out": figures.score(model, self.task, data, self.training.batch_size),
-            "baselines": self.task.baselines(data),
-            "backend": backend.name(),
-            "versions": versions(),
-        }
-        write_text(folder.path / METRICS, to_json(metrics))
-        sample = None
-        if config["sample"] is not None and self.sample is not None:
-            sample = figures.write_sample(model, self.task, self.sample, self.seed)
-            write_text(folder.path / "sample.txt", sample)
-        return TrainingResult(folder.path, metrics, sample)
+        batches = self._compile(model, data)
+        saving = self._saving(data, folder)
+        with self._kept(model, saving, folder, interrupts, report):
+            began = time.monotonic()
+            self._fit(model, data, batches, [StopOnNaN(), saving, interrupts], verbose)
+            minutes = (time.monotonic() - began) / 60
+            interrupts.check()
+            if not saving.epoch:
+                raise FloatingPointError("No epoch ended with finite weights")
+            self._write_history(model, folder, report)
+            if self.training.keep == "best":
+                model = load_model(folder.path / MODEL)
+            metrics = {
+                "name": self.name,
+                "epoch": saving.epoch,
+                "minutes": round(minutes, 3),
+                "parameters": model.count_params(),
+                "main_metric": self.task.main_metric,
+                "held_out": figures.score(
+                    model, self.task, data, self.training.batch_size, [interrupts]
+                ),
+                "baselines": self.task.baselines(data),
+                "backend": backend.name(),
+                "versions": versions(),
+            }
+            write_text(folder.path / METRICS, to_json(metrics))
+            interrupts.check()
+            sample = None
+            if config["sample"] is not None and self.sample is not None:
+                sample = figures.write_sample(model, self.task, self.sample, self.seed)
+                write_text(folder.path / "sample.txt", sample)
+            interrupts.check()
+            return TrainingResult(folder.path, metrics, sample)
 
-    def _fit(
-        self, model: keras.Model, data: TaskData, folder: RunFolder, report: Report, verbose: int
-    ) -> SaveEveryEpoch:
+    def _compile(self, model: keras.Model, data: TaskData) -> Batches:
         settings = self.training
         model.compile(
             make_optimizer(settings, model),
             jit_compile="auto" if settings.jit is None else settings.jit,
             **self.task.compile_arguments(),
         )
-        batches = self.task.batches(
+        return self.task.batches(
             data, batch_size=settings.batch_size, seed=self.seed, steps=settings.steps_per_epoch
         )
-        saving = self._saving(data, folder)
-        callbacks = [
-            batches.callback,
-            BudgetedSchedule(
-                settings.learning_rate,
-                settings.schedule,
-                settings.warmup_steps,
-                settings.final_share,
-                settings.max_minutes,
-            ),
-            StopOnNaN(),
-            saving,
-        ]
+
+    def _fit(
+        self,
+        model: keras.Model,
+        data: TaskData,
+        batches: Batches,
+        callbacks: list[keras.callbacks.Callback],
+        verbose: int,
+    ) -> None:
+        settings = self.training
+        schedule = BudgetedSchedule(
+            settings.learning_rate,
+            settings.schedule,
+            settings.warmup_steps,
+            settings.final_share,
+            settings.max_minutes,
+        )
+        callbacks = [batches.callback, schedule, *callbacks]
         if settings.max_minutes is not None:
             callbacks.insert(0, TimeBudget(settings.max_minutes))
         validation: dict[str, Any] = {}
@@ -219,18 +238,14 @@ class Training:
             validation["validation_batch_size"] = figures.even_batch_size(
                 len(data.validation), settings.batch_size
             )
-        with self._kept(model, saving, folder, report):
-            model.fit(
-                batches,
-                shuffle=False,
-                epochs=settings.epochs,
-                callbacks=callbacks,
-                verbose=verbose,
-                **validation,
-            )
-            if not saving.epoch:
-                raise FloatingPointError("No epoch ended with finite weights")
-        return saving
+        model.fit(
+            batches,
+            shuffle=False,
+            epochs=settings.epochs,
+            callbacks=callbacks,
+            verbose=verbose,
+            **validation,
+        )
 
     def _saving(self, data: TaskData, folder: RunFolder) -> SaveEveryEpoch:
         best = self.training.keep == "best"
@@ -248,19 +263,26 @@ class Training:
 
     @contextlib.contextmanager
     def _kept(
-        self, model: keras.Model, saving: SaveEveryEpoch, folder: RunFolder, report: Report
+        self,
+        model: keras.Model,
+        saving: SaveEveryEpoch,
+        folder: RunFolder,
+        interrupts: Interrupts,
+        report: Report,
     ) -> Iterator[None]:
-        """Turns what ends `fit` early into one `RunError` that says what is left."""
+        """Turns what ends a run early into one `RunError` that says what is left."""
         try:
             yield
         except (KeyboardInterrupt, ArithmeticError, OSError, RuntimeError, ValueError) as error:
-            what = "Interrupted" if isinstance(error, KeyboardInterrupt) else message_of(error)
+            interrupted = interrupts.heard or isinstance(error, KeyboardInterrupt)
+            what = "Interrupted" if interrupted else message_of(error)
             kept = "No epoch was finished and saved, so nothing is left behind."
             if folder.target.exists():
                 kept = f"No epoch was finished and saved; {folder.target} is as it was."
             if folder.published:
                 kept = f"The last finished epoch, {saving.epoch}, is saved: {folder.path / MODEL}"
-                self._write_history(model, folder, report)
+                with contextlib.suppress(OSError):
+                    self._write_history(model, folder, report)
             raise RunError(f"{what.rstrip('.')}. {kept}") from error
 
     def _write_history(self, model: keras.Model, folder: RunFolder, report: Report) -> None:
