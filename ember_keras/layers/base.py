@@ -107,3 +107,41 @@ def require_rows(layer: keras.layers.Layer, x: Any, **given: Any) -> None:
                 f"`{type(layer).__name__}` received {name} of shape {shape}, expected (B, T) = "
                 f"{expected}, as its input has."
             )
+
+
+def require_state(layer: Any, state: Any, form: Any, batch_size: Any) -> None:
+    """Refuses a state that is no nest of the `form` that `initial_state` gives, or of other rows.
+
+    Args:
+        layer: the layer that received it.
+        state: what it received.
+        form: a nest with a None for each tensor. A state may hold more keys than it.
+        batch_size: int, or None where it is unknown: B of the input.
+    """
+    problem = _difference(state, form, "state")
+    if problem is None and isinstance(batch_size, int):
+        rows = {x.shape[0] for x in keras.tree.flatten(state) if len(x.shape)} - {None, batch_size}
+        if rows:
+            problem = f"of {rows.pop()} rows, and an input of {batch_size}"
+    if problem is not None:
+        raise ValueError(
+            f"`{type(layer).__name__}` received a state {problem}. Pass the state that this "
+            "layer's `initial_state` or an earlier call of it returned."
+        )
+
+
+def _difference(state: Any, form: Any, path: str) -> str | None:
+    if isinstance(form, dict):
+        if not isinstance(state, dict) or not set(form) <= set(state):
+            keys = sorted(state) if isinstance(state, dict) else type(state).__name__
+            return f"with {keys} at `{path}`, expected the keys {sorted(form)}"
+        pairs = [(state[key], form[key], f"{path}[{key!r}]") for key in form]
+    elif isinstance(form, list | tuple):
+        if not isinstance(state, list | tuple) or len(state) != len(form):
+            size = len(state) if isinstance(state, list | tuple) else type(state).__name__
+            return f"with {size} at `{path}`, expected a list of {len(form)}"
+        pairs = [(state[i], form[i], f"{path}[{i}]") for i in range(len(form))]
+    else:
+        no_tensor = not hasattr(state, "shape")
+        return f"with {type(state).__name__} at `{path}`, expected a tensor" if no_tensor else None
+    return next((found for pair in pairs if (found := _difference(*pair))), None)

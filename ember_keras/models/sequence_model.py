@@ -115,6 +115,8 @@ class SequenceModel(EmberModel):
         return_state: bool = False,
     ) -> Any:
         options = {"mask": mask, "segment_ids": segment_ids, "training": training}
+        if state is not None:
+            self._require_state(state, x)
         after = []
         for i, block in enumerate(self.stack):
             before = None if state is None else state[i]

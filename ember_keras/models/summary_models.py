@@ -90,6 +90,8 @@ class _SummaryModel(HeadedModel):
             )
         if state is not None or return_state:
             self._require_causal("state")
+        if state is not None:
+            self._require_state(state, x)
         if self.vocab_size is None:
             require_sequence(self, tuple(x.shape))
         else:

@@ -7,6 +7,8 @@ from laws.support import numpy_of, run, run_chunks, run_steps
 
 import ember_keras as ek
 
+import keras  # isort: skip - under mlx after ember_keras
+
 TIME = 13
 # With a state that grows (None), and with room for exactly as much, or for more.
 SPLITS = [([5, 8], None), ([1, 1, 11], None), ([7, 5, 1], TIME), ([3, 3, 3, 4], 20)]
@@ -118,3 +120,24 @@ def test_what_is_bidirectional_says_it_has_no_state(case, rng):
     ):
         with pytest.raises(ValueError, match="bidirectional"):
             attempt()
+
+
+def _holds_tensors(state):
+    return bool(keras.tree.flatten(state))
+
+
+@pytest.mark.parametrize("case", **cases.by_id(cases.CAUSAL))
+@pytest.mark.parametrize("wrong", ["number", "list", "dict", "rows"])
+def test_what_is_no_state_of_the_layer_is_refused(case, rng, wrong):
+    layer = case.build()
+    state = layer.initial_state(2)
+    if not _holds_tensors(state):
+        pytest.skip("mixes channels only, so any state is empty")
+    given = {
+        "number": 3,
+        "list": [3] * 17,
+        "dict": {"mixer": 3, "segment": 3},
+        "rows": layer.initial_state(1),
+    }[wrong]
+    with pytest.raises(ValueError, match=r"received a state .* `initial_state`"):
+        layer(case.inputs(rng, 2, 3), state=given, return_state=True)

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import keras
 from keras import ops
 
-from ember_keras.layers.base import EmberLayer, Mixin, State, require_rows, require_sequence
+from ember_keras.layers.base import (
+    EmberLayer,
+    Mixin,
+    State,
+    require_rows,
+    require_sequence,
+    require_state,
+)
 from ember_keras.ops.tensor import call_unwrapped
+
+
+@dataclasses.dataclass(frozen=True)
+class _Form:
+    """A nest that Keras does not track: it would wrap a dict that is an attribute of a layer."""
+
+    nest: Any
 
 
 class Stateful(Mixin):
     """The three methods of the contract: `call` with a state, `initial_state`, and `step`."""
+
+    _form: _Form | None = None
 
     @property
     def is_causal(self) -> bool:
@@ -69,6 +86,11 @@ class Stateful(Mixin):
                 f"`{type(self).__name__}` is not built yet, so the widths of its state are "
                 "unknown. Call it once, or call `build((None, None, D))` first."
             )
+
+    def _require_state(self, state: State, x: Any) -> None:
+        if self._form is None:
+            self._form = _Form(keras.tree.map_structure(lambda _: None, self.initial_state(1)))
+        require_state(self, state, self._form.nest, x.shape[0])
 
 
 class SequenceMixer(Stateful, EmberLayer):
@@ -128,6 +150,7 @@ class SequenceMixer(Stateful, EmberLayer):
             mask = ops.cast(mask, "bool")
         inner = None
         if state is not None:
+            self._require_state(state, x)
             inner, last_segment = state["mixer"], state["segment"]
             if segment_ids is not None:
                 inner = self._restart(inner, last_segment, mask, segment_ids)

@@ -22,9 +22,8 @@ class FFTConv(SequenceMixer):
 
     `y = W_o (silu(W_g x) * (k * W_i x + d W_i x))`, where `k *` is a convolution along time; the
     gate is that of the gated state spaces (Mehta et al. 2022, arXiv 2206.13947, equation 3.1). The
-    filter decides the rest: `explicit`, `implicit` (Poli et al. 2023, arXiv 2302.10866) or `s4d`
-        (Gu et al. 2022,
-    arXiv 2206.11893).
+    filter decides the rest: `explicit`, `implicit` (Poli et al. 2023, arXiv 2302.10866) or
+    `s4d` (Gu et al. 2022, arXiv 2206.11893).
 
     Args:
         filter: a name, configuration or layer of `registry.filters`.
