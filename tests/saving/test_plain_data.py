@@ -1,6 +1,5 @@
 """Hostile YAML, JSON and `from_config`: the same rules where no file format stands before them."""
 
-import time
 
 import keras
 import pytest
@@ -34,11 +33,9 @@ YAML = {
 def test_hostile_yaml(case, tmp_path):
     canary = tmp_path / "canary"
     text = YAML[case].format(canary=canary)
-    begun = time.monotonic()
     with pytest.raises(ValueError, match=".") as caught:
         registry.models.build(config.from_yaml(text, "hostile.yaml"))
     assert len(str(caught.value)) < 1500
-    assert time.monotonic() - begun < 5
     assert not canary.exists()
 
 
