@@ -1,6 +1,5 @@
 """Hostile YAML, JSON and `from_config`: the same rules where no file format stands before them."""
 
-
 import keras
 import pytest
 from saving import cases, hostile, hostile_configs
