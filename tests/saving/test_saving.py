@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from saving import cases
 
+import ember_keras as ek
 from ember_keras.models.saving import (
     LoadError,
     api,
@@ -189,6 +190,9 @@ class Doubled(keras.layers.Layer):
     def call(self, x):
         return 2 * x
 
+    def compute_output_shape(self, input_shape):  # Keras's numpy backend would call it on garbage.
+        return input_shape
+
 
 def own_metric(y_true, y_pred):
     return keras.ops.mean(y_pred)
@@ -283,6 +287,49 @@ def test_a_failure_leaves_the_old_file(good, tmp_path, monkeypatch, suffix, erro
     assert os.listdir(tmp_path) == [path.name]
     if isinstance(error, OSError):
         assert str(path) in str(caught.value) and "is unchanged" in str(caught.value)
+
+
+def test_an_ember_model_saves_itself_whole(tmp_path, monkeypatch):
+    model = ek.models.SequenceRegressor(width=8, blocks=["hyena"])
+    model(np.ones((1, 5, 2), "float32"))
+    path = tmp_path / "model.keras"
+    model.save(path)
+    before = path.read_bytes()
+    monkeypatch.setattr(api, "saved_arrays", lambda *given: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model.save(str(path))
+    assert path.read_bytes() == before
+    with pytest.raises(FileExistsError):
+        model.save(path, overwrite=False)
+    model.save(tmp_path / "folder", zipped=False)
+    assert sorted(os.listdir(tmp_path)) == ["folder", "model.keras"]
+
+
+class Tokens(keras.Model):
+    """A subclassed model without `build`, over tokens."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.embedding = keras.layers.Embedding(7, 8)
+        self.mixer = ek.layers.Hyena()
+        self.head = keras.layers.Dense(3)
+
+    def call(self, x):
+        return self.head(self.mixer(self.embedding(x)))
+
+
+def test_a_subclassed_model_over_tokens(tmp_path, rng, monkeypatch):
+    x = rng.integers(0, 7, (2, 9))
+    model = Tokens()
+    expected = predictions(model, x)
+    save_model(model, tmp_path / "model.keras")
+
+    def garbage(shape, dtype=float, **options):  # What the numpy backend of Keras builds with.
+        return np.full(shape, 1e9, dtype)
+
+    monkeypatch.setattr(np, "empty", garbage)
+    again = load_model(tmp_path / "model.keras", custom_objects={"Tokens": Tokens})
+    np.testing.assert_array_equal(predictions(again, x), expected)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="RLIMIT_FSIZE")

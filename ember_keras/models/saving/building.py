@@ -74,8 +74,31 @@ def _require_built(model: Any, config: dict[str, Any]) -> None:
     if not model.built and config.get("build_config"):
         # Keras hides why a model cannot be built: this raises it.
         model.build(config["build_config"].get("input_shape"))
+    if not all(layer.built for layer in model._flatten_layers(include_self=False)):
+        _build_by_running(model, config.get("build_config") or {})
     if not model.built:
         raise ValueError("the model was saved before it was built, so it has no weights")
+
+
+def _build_by_running(model: keras.Model, shapes: dict[str, Any]) -> None:
+    """Runs a subclassed model once on zeros, which builds its parts.
+
+    Keras does so itself, but under numpy on whatever memory holds: as tokens, most of it is no row
+    of an embedding, and Keras says nothing of the error.
+    """
+    for dtype in (keras.config.floatx(), "int32"):
+
+        def zeros(shape: Any, dtype: str = dtype) -> Any:
+            return keras.ops.zeros([2 if size is None else size for size in shape], dtype)
+
+        with contextlib.suppress(*broken_config()):
+            if "input_shape" in shapes:
+                model(keras.tree.map_shape_structure(zeros, shapes["input_shape"]))
+                return
+            if "shapes_dict" in shapes:
+                named = shapes["shapes_dict"].items()
+                model(**{key.removesuffix("_shape"): zeros(shape) for key, shape in named})
+                return
 
 
 class _Inside:
