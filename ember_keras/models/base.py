@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import keras
@@ -36,6 +37,21 @@ class EmberModel(Stateful, EmberCall, keras.Model):
         """One training step, as Keras's own; where the backend only predicts, it says so."""
         backend.require_training()
         return super().train_on_batch(*args, **kwargs)
+
+    def save(
+        self, filepath: Any, overwrite: bool = True, zipped: bool | None = None, **kwargs: Any
+    ) -> None:
+        """Saves the model, as Keras's own; a `.keras` file by `save_model`, so whole or not at all.
+
+        With `overwrite=False` a file that is there is a `FileExistsError`.
+        """
+        from ember_keras.models.saving import save_model
+
+        local = isinstance(filepath, str | os.PathLike) and "://" not in str(filepath)
+        if local and str(filepath).endswith(".keras") and zipped is not False and not kwargs:
+            save_model(self, filepath, overwrite=overwrite)
+        else:
+            super().save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         return {
