@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import Annotated, NoReturn
 
@@ -77,6 +78,7 @@ def command() -> NoReturn:
     may crash then, and hide the status.
     """
     status = main()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # All is done and said.
     if status != 1:
         sys.exit(status)
     sys.stdout.flush()

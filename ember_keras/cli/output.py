@@ -16,6 +16,9 @@ from ember_keras.config import to_json
 from ember_keras.pipelines import InputError, RunError
 from ember_keras.pipelines.errors import message_of
 
+_UNUSABLE = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+"""What is wrong with a path that the user gave."""
+
 
 @contextlib.contextmanager
 def reporting(traceback: bool = False) -> Iterator[TextIO]:
@@ -39,7 +42,7 @@ def reporting(traceback: bool = False) -> Iterator[TextIO]:
         if traceback:
             raise
         status, message = 1, message_of(error)
-    except (ImportError, InputError, TypeError, ValueError, FileNotFoundError) as error:
+    except (ImportError, InputError, TypeError, ValueError, *_UNUSABLE) as error:
         if traceback:
             raise
         status, message = 2, message_of(error)

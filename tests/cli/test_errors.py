@@ -1,6 +1,9 @@
 """Bad input as a new user would give it: one clear message, the right status, nothing lost."""
 
 import pytest
+import typer
+
+from ember_keras.cli.output import reporting
 
 
 def refused(done, *words, status=2):
@@ -137,6 +140,14 @@ def test_arguments(command, arguments):
     assert done.status == 2
     assert "Traceback" not in done.err
     assert "Error" in done.err
+
+
+@pytest.mark.parametrize("error", [PermissionError, IsADirectoryError, NotADirectoryError])
+def test_a_path_that_cannot_be_used(error, capfd):
+    with pytest.raises(typer.Exit) as left, reporting():
+        raise error(13, "Permission denied", "model.keras")
+    assert left.value.exit_code == 2
+    assert "Permission denied: 'model.keras'" in capfd.readouterr().err
 
 
 def test_kind(command):
