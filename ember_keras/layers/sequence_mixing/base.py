@@ -84,7 +84,7 @@ class Stateful(Mixin):
         if not self.built:
             raise ValueError(
                 f"`{type(self).__name__}` is not built yet, so the widths of its state are "
-                "unknown. Call it once, or call `build((None, None, D))` first."
+                "unknown. Call it once, or `build` it with the shape of its input, first."
             )
 
     def _require_state(self, state: State, x: Any) -> None:
