@@ -74,3 +74,23 @@ def wide(x):
     if keras.backend.standardize_dtype(x.dtype) == "float64":
         return x
     return keras.ops.cast(x, "float32")
+
+
+def state(x, shape, letters):
+    """Return a recurrent state as a tensor in the dtype that engines compute in.
+
+    Args:
+        x: tensor or array: the state that was passed.
+        shape: tuple of int or None, the expected shape; None is not checked.
+        letters: str, the same in letters, such as ``"(B, H, K, V)"``.
+    """
+    x = keras.ops.convert_to_tensor(x)
+    agrees = len(x.shape) == len(shape) and all(
+        None in (have, want) or have == want for have, want in zip(x.shape, shape, strict=True)
+    )
+    if not agrees:
+        raise ValueError(
+            f"Received an initial_state of shape {tuple(x.shape)}; expected {letters} = "
+            f"{tuple(shape)}. Pass the state that an earlier call returned, or None for zeros."
+        )
+    return wide(x)
