@@ -6,7 +6,9 @@ random
 directions: one number a weight and direction, which a wrong gradient cannot meet.
 """
 
+import importlib
 import os
+import pkgutil
 import sys
 
 import numpy as np
@@ -34,21 +36,36 @@ def directions(shape, index):
 
 
 def _install_naive_engines():
-    from ember_keras.layers.common import short_convolution
-    from ember_keras.layers.sequence_mixing import attention, long_convolution
-    from ember_keras.ops.engines.attention.naive import attention as naive_attention
-    from ember_keras.ops.engines.fft_conv.naive import fft_conv as naive_fft_conv
+    """Puts the naive form in the place of every engine that a layer's module has imported."""
+    naive = _naive_engines()
+    for name, module in list(sys.modules.items()):
+        if not name.startswith("ember_keras.layers"):
+            continue
+        for attribute, value in list(vars(module).items()):
+            if callable(value) and value in naive:
+                setattr(module, attribute, naive[value])
 
-    def of_arrays(engine):
-        def run(*tensors, **options):
-            tensors = [t.numpy() if hasattr(t, "numpy") else t for t in tensors]
-            return engine(*tensors, **options)
 
-        return run
+def _naive_engines():
+    """The naive form of each public engine function that has one."""
+    from ember_keras.ops import engines
 
-    attention.attention = of_arrays(naive_attention)
-    long_convolution.fft_conv = of_arrays(naive_fft_conv)
-    short_convolution.fft_conv = of_arrays(naive_fft_conv)
+    found = {}
+    for _, name, is_package in pkgutil.iter_modules(engines.__path__, engines.__name__ + "."):
+        if not is_package:
+            continue
+        package, naive = importlib.import_module(name), importlib.import_module(name + ".naive")
+        for public in package.__all__:
+            if hasattr(naive, public):
+                found[getattr(package, public)] = _of_arrays(getattr(naive, public))
+    return found
+
+
+def _of_arrays(engine):
+    def run(*tensors, **options):
+        return engine(*(t.numpy() if hasattr(t, "numpy") else t for t in tensors), **options)
+
+    return run
 
 
 def _products(case):

@@ -13,7 +13,7 @@ from ember_keras.ops.engines import cache, checks
 
 
 class Timeline(NamedTuple):
-    """The positions of a chunk; every tensor has shape ``(B, T)``, or is None where it says nothing.
+    """The positions of a chunk: tensors ``(B, T)``, or None where there is nothing to say.
 
     Attributes:
         mask: bool, True at real positions; None where all are.
