@@ -16,12 +16,6 @@ CHUNK = 64
 BLOCK = 16
 """Chunks whose states `carry` passes on one by one; more are passed on in blocks of as many."""
 
-FLOOR = -100.0
-"""A log decay below it is as good as it: ``exp(-100)`` is 0 in float32."""
-
-GRID = 2.0**10
-"""`log_sums` splits log decays at multiples of ``1 / GRID``."""
-
 
 class Sight(NamedTuple):
     """Who sees whom in chunks; every tensor is float, 1 where it is so and 0 where not.
@@ -154,23 +148,6 @@ def carry_back(decay, toward, last):
     """
     after, first = carry(ops.flip(decay, axis=1), ops.flip(toward, axis=1), last)
     return ops.flip(after, axis=1), first
-
-
-def log_sums(log_decay):
-    """Return cumulative sums of log decays whose differences are exact to rounding.
-
-    A plain float32 sum of 64 strong decays has an error that is large beside a weak one. Here the
-    part of each term on a grid is summed apart, without any rounding, and the rest is small.
-
-    Args:
-        log_decay: tensor ``(..., C)`` in ``[FLOOR, 0]``, ``C <= 128``.
-
-    Returns:
-        ``(coarse, fine)`` of the same shape: ``L_t = coarse_t + fine_t``, where subtracting two
-        coarse parts is exact.
-    """
-    coarse = ops.round(log_decay * GRID) / GRID
-    return running_sum(coarse, -1), running_sum(log_decay - coarse, -1)
 
 
 def running_sum(x, axis, reverse=False, exclusive=False):

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from ember_keras.ops.engines import cache, checks, chunks
+from ember_keras.ops.engines import cache, checks, chunks, decays
 from ember_keras.ops.engines.gated_linear_attention import per_channel, per_head
 from ember_keras.ops.engines.timeline import timeline
 from ember_keras.ops.tensor.nests import wrap
@@ -103,7 +103,7 @@ def _step(q, k, v, log_decay, bonus, state, line):
 def _chunked(q, k, v, log_decay, bonus, state, line):
     time, groups, heads = int(v.shape[1]), int(q.shape[2]), int(v.shape[2])
     size = chunks.size_for(time)
-    log_decay = ops.maximum(log_decay, ops.full_like(log_decay, chunks.FLOOR))
+    log_decay = ops.maximum(log_decay, ops.full_like(log_decay, decays.FLOOR))
     run = None if line.run is None else chunks.cut_runs(line.run, size)
     exclusive = bonus is not None
     if len(log_decay.shape) == 4:

@@ -7,28 +7,10 @@ Letters: ``G`` groups of ``R`` heads; q, k ``(B, N, G, C, K)``, v ``(B, N, G, R,
 ``(B, N, G, R, C)``, states ``(B, N, G, R, K, V)``.
 """
 
-from typing import Any, NamedTuple
-
 from keras import ops
 
-from ember_keras.ops.engines import chunks
+from ember_keras.ops.engines import chunks, decays
 from ember_keras.ops.kernels.gradient import with_gradient
-
-
-class Decays(NamedTuple):
-    """What is left of one position at another, by the log decays between them.
-
-    Attributes:
-        pairs: ``(B, N, G, R, C, C)``, of the column's at the row's, 0 where not seen.
-        read: ``(B, N, G, R, C, 1)``, of the state before the chunk at each position.
-        write: ``(B, N, G, R, C, 1)``, of each position after the chunk.
-        keep: ``(B, N, G, R, 1, 1)``, of the state before the chunk after it.
-    """
-
-    pairs: Any
-    read: Any
-    write: Any
-    keep: Any
 
 
 def run(q, k, v, log_decay, initial, run=None, *, exclusive=False):
@@ -48,30 +30,30 @@ def run(q, k, v, log_decay, initial, run=None, *, exclusive=False):
     """
 
     def forward(q, k, v, log_decay, initial, *run):
-        decays = _decays(log_decay, *run, exclusive=exclusive)
-        update = ops.einsum("bngck,bngrcv->bngrkv", k, v * decays.write)
-        before, last = chunks.carry(decays.keep, update, initial)
-        scores = _products(q, k) * decays.pairs
-        read = ops.einsum("bngck,bngrkv->bngrcv", q, before) * decays.read
+        left = _decays(log_decay, *run, exclusive=exclusive)
+        update = ops.einsum("bngck,bngrcv->bngrkv", k, v * left.write)
+        before, last = chunks.carry(left.keep, update, initial)
+        scores = _products(q, k) * left.pairs
+        read = ops.einsum("bngck,bngrkv->bngrcv", q, before) * left.read
         return (ops.matmul(scores, v) + read, last), (before,)
 
     def backward(inputs, kept, cotangent):
         q, k, v, log_decay, *run = inputs
         (before,), (slope, last_slope) = kept, cotangent
-        decays = _decays(log_decay, *run, exclusive=exclusive)
-        read_slope = slope * decays.read
+        left = _decays(log_decay, *run, exclusive=exclusive)
+        read_slope = slope * left.read
         toward = ops.einsum("bngck,bngrcv->bngrkv", q, read_slope)
-        after, first = chunks.carry_back(decays.keep, toward, last_slope)
+        after, first = chunks.carry_back(left.keep, toward, last_slope)
         products = _products(q, k)
-        scores = products * decays.pairs
-        pair_slope = ops.matmul(slope, ops.swapaxes(v, -1, -2)) * decays.pairs
+        scores = products * left.pairs
+        pair_slope = ops.matmul(slope, ops.swapaxes(v, -1, -2)) * left.pairs
         product_slope = ops.sum(pair_slope, axis=3)
-        written = ops.einsum("bngck,bngrkv->bngrcv", k, after) * decays.write
+        written = ops.einsum("bngck,bngrkv->bngrcv", k, after) * left.write
         dv = ops.matmul(ops.swapaxes(scores, -1, -2), slope) + written
         dq = ops.matmul(product_slope, k)
         dq = dq + ops.einsum("bngrcv,bngrkv->bngck", read_slope, before)
         dk = ops.matmul(ops.swapaxes(product_slope, -1, -2), q)
-        dk = dk + ops.einsum("bngrcv,bngrkv->bngck", v * decays.write, after)
+        dk = dk + ops.einsum("bngrcv,bngrkv->bngck", v * left.write, after)
         # A log decay scales every pair it lies between, every read after and write before it,
         # and what is kept.
         between = pair_slope * products
@@ -79,7 +61,7 @@ def run(q, k, v, log_decay, initial, run=None, *, exclusive=False):
         reads = ops.sum(between, axis=-1) + ops.sum(here * read_slope, axis=-1)
         keys = ops.sum(between, axis=-2)
         writes = ops.sum(written * v, axis=-1)
-        kept = ops.sum(before * after * decays.keep, axis=(-2, -1))[..., None]
+        kept = ops.sum(before * after * left.keep, axis=(-2, -1))[..., None]
         sums = chunks.running_sum
         slope = sums(reads, -1, reverse=True, exclusive=exclusive) - sums(keys, -1, reverse=True)
         slope = slope + sums(writes, -1, exclusive=True) + kept
@@ -95,27 +77,15 @@ def _products(q, k):
 
 
 def _decays(log_decay, run=None, *, exclusive):
-    size = int(log_decay.shape[-1])
-    dtype = log_decay.dtype
-    seen = chunks.sight(run, size, dtype, strict=exclusive)
-    coarse, fine = chunks.log_sums(log_decay)
-    read_coarse, read_fine = coarse, fine
-    if exclusive:
-        read_coarse, read_fine = _before(coarse), _before(fine)
-    gap = read_coarse[..., :, None] - coarse[..., None, :]
-    gap = gap + (read_fine[..., :, None] - fine[..., None, :])
-    pairs = ops.exp(ops.minimum(gap, ops.zeros_like(gap))) * seen.pairs[:, :, None]
-    end = coarse[..., -1:] - coarse + (fine[..., -1:] - fine)
-    return Decays(
-        pairs,
-        chunks.only(ops.exp(read_coarse + read_fine)[..., None], _flags(seen.reads)),
-        chunks.only(ops.exp(end)[..., None], _flags(seen.writes)),
-        chunks.only(ops.exp(coarse[..., -1:] + fine[..., -1:])[..., None], _flags(seen.keeps)),
+    """Return the `decays.Between` of the chunks, 0 across the borders of runs."""
+    seen = chunks.sight(run, int(log_decay.shape[-1]), log_decay.dtype, strict=exclusive)
+    pairs, read, write, keep = decays.between(log_decay, exclusive)
+    return decays.Between(
+        pairs * seen.pairs[:, :, None],
+        chunks.only(read, _flags(seen.reads)),
+        chunks.only(write, _flags(seen.writes)),
+        chunks.only(keep, _flags(seen.keeps)),
     )
-
-
-def _before(x):
-    return ops.pad(x[..., :-1], [(0, 0)] * (len(x.shape) - 1) + [(1, 0)])
 
 
 def _flags(flags):
