@@ -2,6 +2,7 @@
 
 from ember_keras.ops import tensor as _tensor
 from ember_keras.ops.engines.attention import attention, attention_state
+from ember_keras.ops.engines.delta_rule import delta_rule
 from ember_keras.ops.engines.fft_conv import fft_conv, fft_conv_state, taps_needed
 from ember_keras.ops.engines.gated_linear_attention import gated_linear_attention
 from ember_keras.ops.kernels import explain
@@ -11,6 +12,7 @@ __all__ = [
     *_tensor.__all__,
     "attention",
     "attention_state",
+    "delta_rule",
     "explain",
     "fft_conv",
     "fft_conv_state",

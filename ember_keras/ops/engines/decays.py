@@ -9,8 +9,7 @@ overflows where decays are strong (GLA, arXiv 2312.06635, section 4). Here a chu
 and again: between the left and the right half, what decays from the key to the middle belongs to
 the key, and what decays from the middle to the query belongs to the query. Both are products of
 decays, at most 1: nothing overflows and nothing is divided, however strong they are. That makes
-log2(C)
-matrix products: `halve`, `products` and `products_back`.
+log2(C) matrix products: `halve`, `products` and `products_back`.
 """
 
 from typing import Any, NamedTuple

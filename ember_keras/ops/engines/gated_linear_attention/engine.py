@@ -27,7 +27,7 @@ def gated_linear_attention(
     ``S_t = diag(a_t) S_{t-1} + k_t v_t^T``, ``o_t = S_t^T q_t``, with ``a_t = exp(log_decay_t)``
     (GLA, arXiv 2312.06635, equation 3; with one decay a head it is Mamba-2's state space duality,
     arXiv 2405.21060, and RetNet, arXiv 2307.08621). With a `bonus` u it is RWKV's form:
-    ``o_t = (S_{t-1} + diag(u) k_t v_t^T)^T q_t`` (arXiv 2404.05892, equation 9).
+    ``o_t = (S_{t-1} + diag(u) k_t v_t^T)^T q_t`` (Eagle, arXiv 2404.05892).
 
     A long input is cut into chunks of 64 positions: matrix products inside, a recurrence over
     their states between, memory linear in the length. The arithmetic is float32 for float16,
