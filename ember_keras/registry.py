@@ -156,6 +156,7 @@ KINDS = (
     "channel_mixers",
     "norms",
     "filters",
+    "feature_maps",
     "blocks",
     "models",
     "pipelines",

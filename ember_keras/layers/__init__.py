@@ -2,20 +2,55 @@
 
 from ember_keras.layers import norms as norms
 from ember_keras.layers.channel_mixing import MLP, ChannelMixer, DenseMixer, GatedMLP
+from ember_keras.layers.common.feature_maps import (
+    EluFeatures,
+    FeatureMap,
+    HedgehogFeatures,
+    ReluFeatures,
+    TaylorFeatures,
+)
 from ember_keras.layers.common.filters import ExplicitFilter, Filter, ImplicitFilter, S4DFilter
-from ember_keras.layers.sequence_mixing import Attention, FFTConv, Hyena, SequenceMixer
+from ember_keras.layers.sequence_mixing import (
+    HGRN2,
+    MLSTM,
+    Attention,
+    DeltaNet,
+    FFTConv,
+    GatedDeltaNet,
+    GatedLinearAttention,
+    Hyena,
+    KimiDeltaAttention,
+    LinearAttention,
+    Mamba2,
+    Retention,
+    SequenceMixer,
+)
 
 __all__ = [
-    "MLP",
     "Attention",
     "ChannelMixer",
+    "DeltaNet",
     "DenseMixer",
+    "EluFeatures",
     "ExplicitFilter",
     "FFTConv",
+    "FeatureMap",
     "Filter",
+    "GatedDeltaNet",
+    "GatedLinearAttention",
     "GatedMLP",
+    "HGRN2",
+    "HedgehogFeatures",
     "Hyena",
     "ImplicitFilter",
+    "KimiDeltaAttention",
+    "LinearAttention",
+    "MLP",
+    "MLSTM",
+    "Mamba2",
+    "ReluFeatures",
+    "Retention",
     "S4DFilter",
     "SequenceMixer",
+    "TaylorFeatures",
 ]

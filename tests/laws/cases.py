@@ -26,6 +26,15 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"causal": False, "filter": {"type": "explicit", "num_taps": 5}},
     ],
     "hyena": [{"order": 3}, {"filter": {"type": "explicit", "num_taps": 20}, "short_taps": 4}],
+    "linear_attention": [
+        {"feature_map": "taylor", "feature_dim": 3},
+        {"feature_map": "hedgehog", "normalize": False},
+    ],
+    "mamba2": [{"head_dim": 4, "num_groups": 2}],
+    "gated_delta_net": [{"num_key_heads": 2, "value_dim": 3}],
+    "delta_net": [{"negative_eigenvalues": True}],
+    "hgrn2": [{"lower_bound": 0.5, "state_dim": 3}],
+    "mlstm": [{"gate_soft_cap": 5.0}],
     "block": [
         {"mixer": "hyena", "norm": "layer_norm", "norm_position": "post"},
         {"mixer": "gated_mlp", "norm": None},

@@ -69,3 +69,20 @@ def apply_rotary(x: Any, positions: Any, base: float) -> Any:
     if x.shape[-1] % 2:
         parts.append(x_wide[..., 2 * half :])
     return ops.cast(ops.concatenate(parts, axis=-1), x.dtype)
+
+
+def tokens_after(positions: Any, length: Any, mask: Any) -> Any:
+    """How many tokens the segment that goes on after a chunk has seen, `(B,)` int32.
+
+    Args:
+        positions: int tensor `(B, T)` from `token_positions`.
+        length: what `token_positions` was given.
+        mask: bool tensor `(B, T)` or None.
+    """
+    if mask is None:
+        return positions[:, -1] + 1
+    size = positions.shape[1]
+    at = size - 1 - ops.argmax(ops.cast(ops.flip(mask, axis=1), "int32"), axis=1)
+    last = ops.take_along_axis(positions, ops.expand_dims(ops.cast(at, "int32"), 1), axis=1)[:, 0]
+    before = ops.zeros_like(last) if length is None else ops.cast(length, "int32")
+    return ops.where(ops.any(mask, axis=1), last + 1, before)

@@ -83,6 +83,17 @@ class ShortConvolution(EmberLayer):
             y = y + self.bias
         return (y, state) if return_state else y
 
+    def mix(self, x: Any, state: State | None, **options: Any) -> tuple[Any, State | None]:
+        """The output, and the state, which is None where `return_state` is not among the options.
+
+        Args:
+            x: float tensor `(B, T, D)`.
+            state: what an earlier call returned, or None.
+            **options: `mask`, `segment_ids` and `return_state`.
+        """
+        y = self(x, state=state, **options)
+        return y if options.get("return_state") else (y, None)
+
     def initial_state(self, batch_size: int) -> State:
         return fft_conv_state(batch_size, self.width, taps=self.taps, dtype=self.compute_dtype)
 

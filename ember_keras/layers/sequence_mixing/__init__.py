@@ -2,7 +2,30 @@
 
 from ember_keras.layers.sequence_mixing.attention import Attention
 from ember_keras.layers.sequence_mixing.base import SequenceMixer
+from ember_keras.layers.sequence_mixing.delta_net import DeltaNet
 from ember_keras.layers.sequence_mixing.fft_conv import FFTConv
+from ember_keras.layers.sequence_mixing.gated_delta_net import GatedDeltaNet
+from ember_keras.layers.sequence_mixing.gated_linear_attention import GatedLinearAttention
+from ember_keras.layers.sequence_mixing.hgrn2 import HGRN2
 from ember_keras.layers.sequence_mixing.hyena import Hyena
+from ember_keras.layers.sequence_mixing.kimi_delta_attention import KimiDeltaAttention
+from ember_keras.layers.sequence_mixing.linear_attention import LinearAttention
+from ember_keras.layers.sequence_mixing.mamba2 import Mamba2
+from ember_keras.layers.sequence_mixing.mlstm import MLSTM
+from ember_keras.layers.sequence_mixing.retention import Retention
 
-__all__ = ["Attention", "FFTConv", "Hyena", "SequenceMixer"]
+__all__ = [
+    "Attention",
+    "DeltaNet",
+    "FFTConv",
+    "GatedDeltaNet",
+    "GatedLinearAttention",
+    "HGRN2",
+    "Hyena",
+    "KimiDeltaAttention",
+    "LinearAttention",
+    "MLSTM",
+    "Mamba2",
+    "Retention",
+    "SequenceMixer",
+]

@@ -29,7 +29,8 @@ class Between(NamedTuple):
     """What is left by log decays ``(..., C)``, one a head.
 
     Attributes:
-        pairs: ``(..., C, C)``, of the column's position at the row's; 1 where it is later.
+        pairs: ``(..., C, C)``, of the column's position at the row's; bounded, and without a
+            meaning, where it is later.
         read: ``(..., C, 1)``, of the state before the chunk at each position.
         write: ``(..., C, 1)``, of each position after the chunk.
         keep: ``(..., 1, 1)``, of the state before the chunk after it.
@@ -42,7 +43,7 @@ class Between(NamedTuple):
 
 
 def between(log_decay, exclusive=False):
-    """Return the `Between` of log decays ``(..., C)`` in ``[FLOOR, 0]``.
+    """Return the `Between` of log decays ``(..., C)`` in ``[FLOOR, 0]``, or above 0 by rounding.
 
     Args:
         log_decay: tensor.
@@ -54,7 +55,7 @@ def between(log_decay, exclusive=False):
     gap = gap + (read_fine[..., :, None] - fine[..., None, :])
     end = coarse[..., -1:] - coarse + (fine[..., -1:] - fine)
     return Between(
-        ops.exp(ops.minimum(gap, ops.zeros_like(gap))),
+        ops.exp(ops.minimum(gap, ops.ones_like(gap))),
         ops.exp(read_coarse + read_fine)[..., None],
         ops.exp(end)[..., None],
         ops.exp(coarse[..., -1:] + fine[..., -1:])[..., None],

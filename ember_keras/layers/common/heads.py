@@ -1,0 +1,124 @@
+"""What mixers with heads share: projections, the split into heads, and a norm for each head."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import keras
+from keras import ops
+
+from ember_keras.layers.base import EmberLayer, wide
+
+
+def head_width(layer: Any, width: int, heads: int, what: str = "num_heads") -> int:
+    """The width of a head where `heads` of them share `width`; else a `ValueError`."""
+    if width % heads:
+        raise ValueError(
+            f"`{type(layer).__name__}` received an input that makes {width} channels for "
+            f"{heads} heads, which do not divide them. Choose another {what}."
+        )
+    return width // heads
+
+
+def require_at_least(layer: Any, least: float, **given: Any) -> None:
+    """Refuses arguments below `least`; None is let through."""
+    for name, value in given.items():
+        if value is not None and value < least:
+            raise ValueError(
+                f"`{type(layer).__name__}` received {name}={value}, expected at least {least}."
+            )
+
+
+def dense(
+    layer: Any, units: int, name: str, input_width: int, use_bias: bool = False, **options: Any
+) -> keras.layers.Dense:
+    """A built linear map `input_width -> units` under the dtype policy of `layer`."""
+    made = keras.layers.Dense(
+        units, use_bias=use_bias, dtype=layer.dtype_policy, name=name, **options
+    )
+    made.build((None, None, input_width))
+    return made
+
+
+def split_heads(x: Any, heads: int) -> Any:
+    """`(B, T, H W)` as `(B, T, H, W)`."""
+    return ops.reshape(x, (-1, x.shape[1], heads, x.shape[2] // heads))
+
+
+def join_heads(x: Any) -> Any:
+    """`(B, T, H, W)` as `(B, T, H W)`."""
+    return ops.reshape(x, (-1, x.shape[1], x.shape[2] * x.shape[3]))
+
+
+def state_dtype(layer: Any) -> str:
+    """The dtype of a recurrent state: float32, or float64 in a layer of float64."""
+    return "float64" if layer.compute_dtype == "float64" else "float32"
+
+
+def unit(x: Any) -> Any:
+    """Each vector along the last axis at length 1, in float32 or wider."""
+    x = wide(x)
+    return x * ops.rsqrt(ops.sum(ops.square(x), axis=-1, keepdims=True) + 1e-6)
+
+
+class HeadNorm(EmberLayer):
+    """A norm of each head on its own: `(B, T, H, V) -> (B, T, H, V)`.
+
+    `"rms"` divides by the root of the mean square (Zhang and Sennrich 2019, arXiv 1910.07467);
+    `"layer"` also subtracts the mean, which makes it a group norm with a group a head. The
+    arithmetic is float32 or wider.
+
+    Args:
+        kind: "rms" or "layer".
+        shared: bool. One scale of width V for all heads, in place of one for each.
+        scale: bool. Whether there is a scale.
+        epsilon: float > 0. Added to the mean square.
+        **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
+
+    Call arguments:
+        x: float tensor `(B, T, H, V)`.
+
+    Output shape: that of `x`.
+    """
+
+    def __init__(
+        self,
+        kind: Literal["rms", "layer"] = "rms",
+        shared: bool = True,
+        scale: bool = True,
+        epsilon: float = 1e-5,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.kind = kind
+        self.shared = shared
+        self.scale = scale
+        self.epsilon = epsilon
+
+    def build(self, input_shape: Any) -> None:
+        shape = input_shape[-1:] if self.shared else input_shape[-2:]
+        self.gamma = None
+        if self.scale:
+            self.gamma = self.add_weight(tuple(shape), "ones", name="scale", autocast=False)
+        super().build(input_shape)
+
+    def call(self, x: Any) -> Any:
+        dtype, x = x.dtype, wide(x)
+        if self.kind == "layer":
+            x = x - ops.mean(x, axis=-1, keepdims=True)
+        x = x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + self.epsilon)
+        if self.gamma is not None:
+            x = x * wide(self.gamma)
+        return ops.cast(x, dtype)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "kind": self.kind,
+            "shared": self.shared,
+            "scale": self.scale,
+            "epsilon": self.epsilon,
+        }

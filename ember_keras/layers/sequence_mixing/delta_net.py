@@ -1,0 +1,122 @@
+"""DeltaNet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras import ops
+
+from ember_keras import registry
+from ember_keras.layers.base import State, require_sequence, wide
+from ember_keras.layers.common import heads
+from ember_keras.layers.common.short_convolution import ShortConvolution
+from ember_keras.layers.sequence_mixing.base import SequenceMixer
+from ember_keras.ops.engines.delta_rule import delta_rule
+
+
+@registry.sequence_mixers.register("delta_net")
+class DeltaNet(SequenceMixer):
+    """Linear attention that replaces the value under a key in place of adding to it.
+
+    It overwrites what it stored, so it recalls more from the same state; without a decay, it keeps
+    what nothing overwrites.
+
+    `S_t = (I - b_t k_t k_t^T) S_{t-1} + b_t k_t v_t^T`, `o_t = S_t^T q_t / sqrt(K)`,
+    `y = W_o norm(o)`, where queries, keys and values pass a short convolution and SiLU, queries and
+    keys have length 1, and `b_t = sigmoid(w_b x_t)` (Schlag et al. 2021, arXiv 2102.11174; Yang et
+    al. 2024, arXiv 2406.06484, equations 2 and 6).
+
+    Args:
+        num_heads: int >= 1. H, which divides the model width.
+        conv_taps: int >= 1. The taps of the short convolution.
+        negative_eigenvalues: bool. `b_t` reaches to 2, so that a value can be turned round (Grazzi
+            et al. 2024, arXiv 2411.12537), which tracking a state needs.
+        **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
+
+    Call arguments: those of every sequence mixer, `x` `(B, T, D)` first.
+
+    Output shape: `(B, T, D)`.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import ember_keras as ek
+
+    mixer = ek.layers.DeltaNet(num_heads=2)
+    print(mixer(np.ones((2, 100, 16), "float32")).shape)  # (2, 100, 16)
+    ```
+    """
+
+    def __init__(
+        self,
+        num_heads: int = 4,
+        conv_taps: int = 4,
+        negative_eigenvalues: bool = False,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        heads.require_at_least(self, 1, num_heads=num_heads, conv_taps=conv_taps)
+        self.num_heads = num_heads
+        self.conv_taps = conv_taps
+        self.negative_eigenvalues = negative_eigenvalues
+
+    def build(self, input_shape: Any) -> None:
+        width = require_sequence(self, input_shape)
+        self._head_dim = heads.head_width(self, width, self.num_heads)
+        self.input_projection = heads.dense(self, 3 * width, "input_projection", width)
+        self.short_convolution = ShortConvolution(
+            self.conv_taps, dtype=self.dtype_policy, name="short_convolution"
+        )
+        self.short_convolution.build((*input_shape[:-1], 3 * width))
+        self.beta = heads.dense(self, self.num_heads, "beta", width)
+        self.norm = heads.HeadNorm(dtype=self.dtype_policy, name="norm")
+        self.norm.build((None, None, self.num_heads, self._head_dim))
+        self.output_projection = heads.dense(self, width, "output_projection", width)
+        super().build(input_shape)
+
+    def mix(
+        self,
+        x: Any,
+        state: State | None,
+        mask: Any,
+        segment_ids: Any,
+        training: bool | None,
+        return_state: bool,
+    ) -> tuple[Any, State | None]:
+        options = {"mask": mask, "segment_ids": segment_ids, "return_state": return_state}
+        before = state or {"short": None, "matrix": None}
+        inner = self.input_projection(x)
+        inner, short = self.short_convolution.mix(inner, before["short"], **options)
+        q, k, v = (
+            wide(heads.split_heads(each, self.num_heads))
+            for each in ops.split(ops.silu(inner), 3, axis=-1)
+        )
+        beta = ops.sigmoid(wide(self.beta(x)))
+        o, matrix = delta_rule(
+            heads.unit(q) * self._head_dim**-0.5,
+            heads.unit(k),
+            v,
+            2.0 * beta if self.negative_eigenvalues else beta,
+            initial_state=before["matrix"],
+            mask=mask,
+            segment_ids=segment_ids,
+            return_state=True,
+        )
+        o = ops.cast(heads.join_heads(self.norm(o)), self.compute_dtype)
+        return self.output_projection(o), {"short": short, "matrix": matrix}
+
+    def initial_mixer_state(self, batch_size: int, max_length: int | None) -> State:
+        shape = (batch_size, self.num_heads, self._head_dim, self._head_dim)
+        return {
+            "short": self.short_convolution.initial_state(batch_size),
+            "matrix": ops.zeros(shape, heads.state_dtype(self)),
+        }
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "conv_taps": self.conv_taps,
+            "negative_eigenvalues": self.negative_eigenvalues,
+        }

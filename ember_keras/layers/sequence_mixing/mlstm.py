@@ -1,0 +1,160 @@
+"""The mLSTM of xLSTM."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from ember_keras import registry
+from ember_keras.layers.base import State, require_sequence, wide
+from ember_keras.layers.common import heads
+from ember_keras.layers.sequence_mixing.base import SequenceMixer
+from ember_keras.ops.engines.gated_linear_attention import gated_linear_attention
+from ember_keras.ops.engines.running_max import EMPTY, running_max
+
+
+@registry.sequence_mixers.register("mlstm")
+class MLSTM(SequenceMixer):
+    """An LSTM with a matrix for a memory and gates that may be exponential; it trains in parallel.
+
+    It stores and revises associations; among linear attentions its input gate is the sharpest.
+
+    `C_t = f_t C_{t-1} + i_t k_t v_t^T`, `n_t = f_t n_{t-1} + i_t k_t`,
+    `o_t = C_t^T q_t / max(|n_t . q_t|, 1)`, `y = W_o (sigmoid(W_g x) * norm(o))`, with
+    `i_t = exp(w_i x + b_i)`, `f_t = sigmoid(w_f x + b_f)` and queries scaled by `1 / sqrt(K)` (Beck
+    et al. 2024, arXiv 2405.04517, equations 19 to 27). A running maximum of the logs keeps the
+    exponentials finite and changes no output.
+
+    Args:
+        num_heads: int >= 1. H, which divides the model width.
+        gate_soft_cap: float > 0 or None. With a number c, the logs of the gates are `c tanh(. / c)`
+            (as in xLSTM-7B, arXiv 2503.13427).
+        use_bias: bool. Whether the linear maps other than the gates have biases.
+        epsilon: float > 0. Of the norm of each head.
+        **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
+
+    Call arguments: those of every sequence mixer, `x` `(B, T, D)` first.
+
+    Output shape: `(B, T, D)`.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import ember_keras as ek
+
+    mixer = ek.layers.MLSTM(num_heads=2)
+    y, state = mixer(np.ones((2, 100, 16), "float32"), return_state=True)
+    y_next, state = mixer.step(np.ones((2, 16), "float32"), state)
+    print(y.shape, y_next.shape)  # (2, 100, 16) (2, 16)
+    ```
+    """
+
+    def __init__(
+        self,
+        num_heads: int = 4,
+        gate_soft_cap: float | None = None,
+        use_bias: bool = False,
+        epsilon: float = 1e-6,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        heads.require_at_least(self, 1, num_heads=num_heads)
+        if gate_soft_cap is not None and gate_soft_cap <= 0:
+            raise ValueError(
+                f"`MLSTM` received gate_soft_cap={gate_soft_cap}, expected more than 0, or None."
+            )
+        self.num_heads = num_heads
+        self.gate_soft_cap = gate_soft_cap
+        self.use_bias = use_bias
+        self.epsilon = epsilon
+
+    def build(self, input_shape: Any) -> None:
+        width = require_sequence(self, input_shape)
+        self._head_dim = heads.head_width(self, width, self.num_heads)
+        for name in ("query", "key", "value", "output_gate"):
+            setattr(self, name, heads.dense(self, width, name, width, self.use_bias))
+        gates: dict[str, Any] = {"use_bias": True, "kernel_initializer": "zeros"}
+        self.input_gate = heads.dense(
+            self, self.num_heads, "input_gate", width, bias_initializer=_input_biases, **gates
+        )
+        self.forget_gate = heads.dense(
+            self, self.num_heads, "forget_gate", width, bias_initializer=_forget_biases, **gates
+        )
+        self.norm = heads.HeadNorm(
+            "layer", shared=False, epsilon=self.epsilon, dtype=self.dtype_policy, name="norm"
+        )
+        self.norm.build((None, None, self.num_heads, self._head_dim))
+        self.output_projection = heads.dense(self, width, "output_projection", width, self.use_bias)
+        super().build(input_shape)
+
+    def _logs(self, x: Any) -> tuple[Any, Any]:
+        """The logs of the input and of the forget gate, `(B, T, H)`."""
+        write, forget = wide(self.input_gate(x)), wide(self.forget_gate(x))
+        if self.gate_soft_cap is not None:
+            cap = self.gate_soft_cap
+            write, forget = (cap * ops.tanh(gate / cap) for gate in (write, forget))
+        return write, ops.log_sigmoid(forget)
+
+    def mix(
+        self,
+        x: Any,
+        state: State | None,
+        mask: Any,
+        segment_ids: Any,
+        training: bool | None,
+        return_state: bool,
+    ) -> tuple[Any, State | None]:
+        before = state or {"matrix": None, "log_scale": None}
+        q, k, v = (
+            wide(heads.split_heads(layer(x), self.num_heads))
+            for layer in (self.query, self.key, self.value)
+        )
+        log_write, log_forget = self._logs(x)
+        if mask is not None:
+            log_write = ops.where(mask[..., None], log_write, EMPTY)
+        # The state is kept divided by exp(m), m the largest log weight in it.
+        options = {"mask": mask, "segment_ids": segment_ids}
+        m_before, m = running_max(log_forget, log_write, before["log_scale"], **options)
+        ones = ops.ones_like(v[..., :1])
+        o, matrix = gated_linear_attention(
+            q * self._head_dim**-0.5,
+            k * ops.exp(log_write - m)[..., None],
+            ops.concatenate([v, ones], axis=-1),
+            log_forget + m_before - m,
+            initial_state=before["matrix"],
+            return_state=True,
+            **options,
+        )
+        least = ops.exp(-ops.maximum(m, -80.0))
+        weight = ops.maximum(ops.abs(o[..., -1:]), least[..., None])
+        o = ops.cast(self.norm(o[..., :-1] / weight), self.compute_dtype)
+        y = heads.join_heads(o) * ops.sigmoid(self.output_gate(x))
+        return self.output_projection(y), {"matrix": matrix, "log_scale": m[:, -1]}
+
+    def initial_mixer_state(self, batch_size: int, max_length: int | None) -> State:
+        shape = (batch_size, self.num_heads, self._head_dim, self._head_dim + 1)
+        dtype = heads.state_dtype(self)
+        return {
+            "matrix": ops.zeros(shape, dtype),
+            "log_scale": ops.full((batch_size, self.num_heads), EMPTY, dtype),
+        }
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "gate_soft_cap": self.gate_soft_cap,
+            "use_bias": self.use_bias,
+            "epsilon": self.epsilon,
+        }
+
+
+def _input_biases(shape: Any, dtype: Any = None) -> Any:
+    return ops.full(shape, -10.0, dtype=dtype)
+
+
+def _forget_biases(shape: Any, dtype: Any = None) -> Any:
+    return ops.cast(np.linspace(3.0, 6.0, shape[0]), dtype or "float32")
