@@ -74,6 +74,8 @@ _SWIGLU: dict[str, str | Only] = {
     "dim_inner": Only((None,), "MAD-Lab ignores it; give `hidden_dim`"),
 }
 
+_RWKV: dict[str, str | Only] = {"dim_inner": "hidden_dim"}
+
 _MIXERS, _CHANNELS = "sequence_mixers", "channel_mixers"
 ALIASES: dict[str, Alias] = {
     "mh-attention": Alias(
@@ -89,8 +91,8 @@ ALIASES: dict[str, Alias] = {
     "hyena-experts": Alias(_MIXERS, "hyena_experts"),
     "rwkv5-time-mixer": Alias(_MIXERS, "rwkv5_time_mixer"),
     "rwkv6-time-mixer": Alias(_MIXERS, "rwkv6_time_mixer"),
-    "rwkv5-channel-mixer": Alias(_CHANNELS, "rwkv5_channel_mixer"),
-    "rwkv6-channel-mixer": Alias(_CHANNELS, "rwkv6_channel_mixer"),
+    "rwkv5-channel-mixer": Alias(_CHANNELS, "rwkv5_channel_mixer", arguments=_RWKV),
+    "rwkv6-channel-mixer": Alias(_CHANNELS, "rwkv6_channel_mixer", arguments=_RWKV),
     "swiglu": Alias(_CHANNELS, "gated_mlp", {"gate": "swiglu"}, arguments=_SWIGLU),
     "moe-mlp": Alias(_CHANNELS, "moe"),
 }

@@ -1,7 +1,15 @@
 """Ember Keras layers: sequence mixers, channel mixers, and the filters of long convolutions."""
 
 from ember_keras.layers import norms as norms
-from ember_keras.layers.channel_mixing import MLP, ChannelMixer, DenseMixer, GatedMLP
+from ember_keras.layers.channel_mixing import (
+    MLP,
+    ChannelMixer,
+    DenseMixer,
+    GatedMLP,
+    RWKV5ChannelMixer,
+    RWKV6ChannelMixer,
+    RWKV7ChannelMixer,
+)
 from ember_keras.layers.common.filters import ExplicitFilter, Filter, ImplicitFilter, S4DFilter
 from ember_keras.layers.sequence_mixing import Attention, FFTConv, Hyena, SequenceMixer
 
@@ -16,6 +24,9 @@ __all__ = [
     "GatedMLP",
     "Hyena",
     "ImplicitFilter",
+    "RWKV5ChannelMixer",
+    "RWKV6ChannelMixer",
+    "RWKV7ChannelMixer",
     "S4DFilter",
     "SequenceMixer",
 ]

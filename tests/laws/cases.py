@@ -31,6 +31,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "block": [
         {"mixer": "hyena", "norm": "layer_norm", "norm_position": "post"},
         {"mixer": "gated_mlp", "norm": None},
+        {"mixer": "rwkv5_channel_mixer"},
     ],
     "sequence_model": [{"blocks": ["hyena", "gated_mlp", "attention", "mlp"]}],
     "causal_lm": [
@@ -146,10 +147,19 @@ def _cases(*kinds: str) -> list[Case]:
     return found
 
 
-SEQUENCE = _cases("sequence_mixers", "blocks", "models")
+def _has_state(case: Case) -> bool:
+    """RWKV's channel mixers look at the position before, so they keep a mixer's laws."""
+    return issubclass(getattr(ek.registry, case.kind).get(case.name), ek.layers.SequenceMixer)
+
+
+_MIXERS_OF_CHANNELS = _cases("channel_mixers")
+SEQUENCE = [
+    *_cases("sequence_mixers", "blocks", "models"),
+    *filter(_has_state, _MIXERS_OF_CHANNELS),
+]
 """All that has the state contract."""
 
-CHANNEL = _cases("channel_mixers")
+CHANNEL = [case for case in _MIXERS_OF_CHANNELS if not _has_state(case)]
 
 
 def _is_causal(case: Case) -> bool:
