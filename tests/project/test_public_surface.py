@@ -14,8 +14,8 @@ SURFACE = {
     "": ["EmberTensor", "load_model", "save_model", *ROOMS],
     "blocks": ["Block"],
     "layers": """
-        Attention ChannelMixer DenseMixer ExplicitFilter FFTConv Filter GatedMLP RWKV5ChannelMixer RWKV6ChannelMixer
-        RWKV7ChannelMixer Hyena
+        Attention ChannelMixer DenseMixer ExplicitFilter FFTConv Filter GatedMLP Hyena
+        RWKV5ChannelMixer RWKV6ChannelMixer RWKV7ChannelMixer
         ImplicitFilter MLP S4DFilter SequenceMixer
     """.split(),
     "models": """
