@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 
+from ember_keras.config.aliases import ALIASES
 from ember_keras.config.components import nearest
 
 _PACKAGE = __name__.partition(".")[0]
@@ -52,6 +53,15 @@ class Registry:
         """Every registered name, sorted."""
         self._load()
         return sorted(self._classes)
+
+    def aliases(self) -> dict[str, str]:
+        """The names of MAD-Lab that stand for names of this table: alias -> name."""
+        self._load()
+        return {
+            alias: entry.target
+            for alias, entry in sorted(ALIASES.items())
+            if entry.kind == self.kind and entry.target in self._classes
+        }
 
     def __contains__(self, name: object) -> bool:
         self._load()

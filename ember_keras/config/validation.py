@@ -15,6 +15,7 @@ from typing import Any
 
 import pydantic
 
+from ember_keras.config import aliases
 from ember_keras.config.components import Component, nearest
 
 # What any Keras layer takes beside its own arguments; only Python code may pass these.
@@ -100,6 +101,7 @@ def validate_component(
             path,
             f"the key `type` is missing; give it a name out of {where}: {_names(kinds, table)}.",
         )
+    config, overrides = _without_aliases(config, overrides or {}, kinds, table, path)
     name = config["type"]
     kind = next((k for k in kinds if isinstance(name, str) and name in table(k)), None)
     if kind is None:
@@ -122,7 +124,7 @@ def validate_component(
                 + nearest(key, arguments),
             )
         checked[key] = _check(value, arguments[key][0], table, join(path, key))
-    for key, value in (overrides or {}).items():
+    for key, value in overrides.items():
         if key in arguments:
             checked[key] = _check(value, arguments[key][0], table, join(path, key))
         elif key in _BASE_ARGUMENTS and hasattr(cls, "get_config"):
@@ -137,6 +139,34 @@ def validate_component(
         if default is inspect.Parameter.empty and key not in checked:
             raise ConfigError(join(path, key), f"`{name}` needs this key; it has no default.")
     return checked
+
+
+def _without_aliases(
+    config: dict[str, Any],
+    overrides: dict[str, Any],
+    kinds: tuple[str, ...],
+    table: Callable[[str], Any],
+    path: str,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The configuration and the overrides in our names and arguments."""
+    alias = aliases.find(config["type"], kinds)
+    if alias is None:
+        return config, overrides
+    if alias.target not in table(alias.kind):
+        raise ConfigError(
+            join(path, "type"),
+            f"received {config['type']!r}, which stands for {alias.target!r}, and that is not in "
+            f"`registry.{alias.kind}` of this version: {_names((alias.kind,), table)}.",
+        )
+    given = {key: value for key, value in config.items() if key != "type"}
+    try:
+        ours = aliases.translate({**given, **overrides}, alias)
+    except KeyError as error:
+        key, problem = error.args
+        raise ConfigError(join(path, key), problem) from None
+    own = arguments_of(table(alias.kind).get(alias.target))
+    base = {key: ours.pop(key) for key in list(ours) if key in overrides and key not in own}
+    return {"type": alias.target, **alias.options, **ours}, base
 
 
 def _names(kinds: tuple[str, ...], table: Callable[[str], Any]) -> str:

@@ -1,7 +1,15 @@
 """Ember Keras layers: sequence mixers, channel mixers, and the filters of long convolutions."""
 
 from ember_keras.layers import norms as norms
-from ember_keras.layers.channel_mixing import MLP, ChannelMixer, DenseMixer, GatedMLP
+from ember_keras.layers.channel_mixing import (
+    MLP,
+    ChannelMixer,
+    DenseMixer,
+    GatedMLP,
+    RWKV5ChannelMixer,
+    RWKV6ChannelMixer,
+    RWKV7ChannelMixer,
+)
 from ember_keras.layers.common.feature_maps import (
     EluFeatures,
     FeatureMap,
@@ -48,6 +56,9 @@ __all__ = [
     "MLP",
     "MLSTM",
     "Mamba2",
+    "RWKV5ChannelMixer",
+    "RWKV6ChannelMixer",
+    "RWKV7ChannelMixer",
     "ReluFeatures",
     "Retention",
     "S4DFilter",

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from laws import cases
-from laws.support import numpy_of, run, run_chunks, run_steps
+from laws.support import call, numpy_of, run, run_chunks, run_steps, step
 
 import ember_keras as ek
 
@@ -46,8 +46,8 @@ def test_steps_give_the_full_pass(case, rng, assert_close):
 def test_a_fresh_call_returns_a_state_that_goes_on(case, rng, assert_close):
     layer = case.build()
     x = case.inputs(rng, 2, TIME)
-    y_first, state = layer(x[:, :6], return_state=True)
-    y_last, _ = layer(x[:, 6:], state=state, return_state=True)
+    y_first, state = call(layer, x[:, :6], return_state=True)
+    y_last, _ = call(layer, x[:, 6:], state=state, return_state=True)
     expected, given = _expected_and_given(
         case, run(layer, x), [ek.backend.to_numpy(y_first), ek.backend.to_numpy(y_last)]
     )
@@ -59,8 +59,8 @@ def test_a_state_keeps_its_structure_and_dtypes(case, rng):
     layer = case.build()
     x = case.inputs(rng, 2, TIME)
     before = layer.initial_state(2, TIME)
-    _, after = layer(x[:, :5], state=before, return_state=True)
-    _, later = layer.step(x[:, 5], after)
+    _, after = call(layer, x[:, :5], state=before, return_state=True)
+    _, later = step(layer, x[:, 5], after)
     from keras import tree
 
     for state in (after, later):
@@ -76,7 +76,8 @@ def test_rows_with_padding_leave_the_state_of_their_real_positions(case, rng, as
     x = case.inputs(rng, 3, TIME)
     lengths = np.array([4, 9, 7])
     mask = np.arange(9)[None, :] < lengths[:, None]
-    _, state = layer(x[:, :9], state=layer.initial_state(3, TIME), mask=mask, return_state=True)
+    before = layer.initial_state(3, TIME)
+    _, state = call(layer, x[:, :9], state=before, mask=mask, return_state=True)
     more = case.inputs(rng, 3, 3)
     outputs, state = run_steps(layer, more, state)
     for row, length in enumerate(lengths):
@@ -102,7 +103,9 @@ def test_more_positions_than_a_state_has_room_for_are_refused(case, rng):
     x = case.inputs(rng, 1, TIME)
     state = layer.initial_state(1, 4)
     if "capacity" not in str(state):
-        y, _ = layer(x, state=state, return_state=True)  # Nothing is kept that could overflow.
+        y, _ = call(
+            layer, x, state=state, return_state=True
+        )  # Nothing is kept that could overflow.
         assert np.isfinite(ek.backend.to_numpy(y)).all()
         return
     with pytest.raises(ValueError, match="max_length"):

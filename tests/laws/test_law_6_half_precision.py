@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import tree
 from laws import cases
-from laws.support import run
+from laws.support import call, run, step
 
 import ember_keras as ek
 
@@ -28,7 +28,7 @@ def test_half_precision_stays_finite_and_close(case, policy, rng):
 @pytest.mark.parametrize("case", **cases.by_id(cases.SEQUENCE + cases.CHANNEL))
 def test_the_output_has_the_compute_dtype_and_the_weights_theirs(case, rng):
     layer = case.build(dtype="mixed_bfloat16")
-    y = layer(case.inputs(rng, 1, 4))
+    y = call(layer, case.inputs(rng, 1, 4))
     expected = "float32" if case.kind == "models" and case.name != "sequence_model" else "bfloat16"
     assert keras.backend.standardize_dtype(y.dtype) == expected
     floats = [w for w in layer.trainable_weights if "float" in w.dtype]
@@ -40,8 +40,8 @@ def test_a_state_keeps_its_dtypes_in_half_precision(case, rng, assert_close):
     layer = case.build(dtype="mixed_bfloat16")
     x = case.inputs(rng, 1, 6)
     state = layer.initial_state(1, 8)
-    _, after = layer(x[:, :5], state=state, return_state=True)
-    _, later = layer.step(x[:, 5], after)
+    _, after = call(layer, x[:, :5], state=state, return_state=True)
+    _, later = step(layer, x[:, 5], after)
     dtypes = [[leaf.dtype for leaf in tree.flatten(s)] for s in (state, after, later)]
     assert dtypes[0] == dtypes[1] == dtypes[2]
 

@@ -15,6 +15,7 @@ SURFACE = {
     "blocks": ["Block"],
     "layers": """
         Attention ChannelMixer DenseMixer ExplicitFilter FFTConv Filter GatedMLP Hyena
+        RWKV5ChannelMixer RWKV6ChannelMixer RWKV7ChannelMixer
         ImplicitFilter MLP S4DFilter SequenceMixer
     """.split(),
     "models": """

@@ -2,5 +2,6 @@
 
 from ember_keras.layers.common.rotary import apply_rotary, token_positions
 from ember_keras.layers.common.short_convolution import ShortConvolution
+from ember_keras.layers.common.token_shift import TokenShift
 
-__all__ = ["ShortConvolution", "apply_rotary", "token_positions"]
+__all__ = ["ShortConvolution", "TokenShift", "apply_rotary", "token_positions"]

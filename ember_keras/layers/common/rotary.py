@@ -32,10 +32,10 @@ def token_positions(x: Any, length: Any, mask: Any, segment_ids: Any) -> Any:
     # From the second segment on, positions count from the segment's own start.
     begins = segment_ids[:, 1:] != segment_ids[:, :-1]
     start = ops.pad(ops.where(begins, at[:, 1:], 0), [[0, 0], [1, 0]])
-    return at - _running_maximum(start)
+    return at - running_maximum(start)
 
 
-def _running_maximum(x: Any) -> Any:
+def running_maximum(x: Any) -> Any:
     """The largest of all up to each position along axis 1, of integers >= 0, in log2(T) steps."""
     step = 1
     while step < x.shape[1]:
