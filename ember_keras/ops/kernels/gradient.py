@@ -15,11 +15,12 @@ def with_gradient(forward, backward, saved=()):
     residual, so that the two can be traced apart.
 
     Args:
-        forward: function of tensors that returns ``(output, residuals)``: one tensor, and a tuple
-            of tensors that are neither inputs nor the output.
+        forward: function of tensors that returns ``(output, residuals)``: one tensor or a tuple of
+            them, and a tuple of tensors that are neither inputs nor outputs.
         backward: function of ``(inputs, residuals, cotangent)`` that returns a tuple with one
             entry an input: the gradient in the input's dtype, or None for an integer input.
-            `inputs` holds the inputs at the positions `saved`, in that order.
+            `inputs` holds the inputs at the positions `saved`, in that order; `cotangent` is
+            built like the output.
         saved: tuple of int, positions of the inputs that `backward` needs.
 
     Returns:
@@ -67,7 +68,12 @@ def _tensorflow(forward, backward, saved, tensors):
     def function(*inputs):
         output, residuals = forward(*inputs)
         kept = tuple(inputs[at] for at in saved)
-        return output, lambda cotangent: backward(kept, residuals, cotangent)
+
+        def gradient(*cotangents):
+            cotangent = cotangents if isinstance(output, tuple) else cotangents[0]
+            return backward(kept, residuals, cotangent)
+
+        return output, gradient
 
     return function(*tensors)
 
@@ -76,25 +82,44 @@ def _mlx(forward, backward, saved, tensors):
     import mlx.core as mx
 
     # mlx hands no residuals to the backward pass: they are outputs here.
+    counts = []
+
     @mx.custom_function
     def function(*inputs):
         output, residuals = forward(*inputs)
-        return (output, *residuals)
+        counts.append(_count(output))
+        return (*_flat(output), *residuals)
 
     @function.vjp
     def function_vjp(primals, cotangents, outputs):
         kept = tuple(primals[at] for at in saved)
-        gradients = backward(kept, tuple(outputs[1:]), cotangents[0])
+        count = counts[0]
+        gradients = backward(kept, tuple(outputs[count or 1 :]), _pack(cotangents, count))
         return tuple(
             mx.zeros_like(primal) if gradient is None else gradient
             for primal, gradient in zip(primals, gradients, strict=True)
         )
 
-    return function(*tensors)[0]
+    return _pack(function(*tensors), counts[0])
 
 
 def _torch(forward, backward, saved, tensors):
-    return _TORCH.apply(forward, backward, saved, *tensors)[0]
+    counts = []
+    outputs = _TORCH.apply(forward, backward, saved, counts, *tensors)
+    return _pack(outputs, counts[0])
+
+
+def _count(output):
+    """The length of a tuple of outputs, or None for a single one."""
+    return len(output) if isinstance(output, tuple) else None
+
+
+def _flat(output):
+    return output if isinstance(output, tuple) else (output,)
+
+
+def _pack(values, count):
+    return values[0] if count is None else tuple(values[:count])
 
 
 def _torch_function():
@@ -104,22 +129,25 @@ def _torch_function():
         """`forward` and `backward` as an autograd function; residuals ride as outputs."""
 
         @staticmethod
-        def forward(forward, backward, saved, *tensors):
+        def forward(forward, backward, saved, counts, *tensors):
             output, residuals = forward(*tensors)
-            return (output, *residuals)
+            counts.append(_count(output))
+            return (*_flat(output), *residuals)
 
         @staticmethod
         def setup_context(ctx, inputs, output):
-            _, ctx.backward_form, saved, *tensors = inputs
-            ctx.saved_inputs = len(saved)
-            ctx.mark_non_differentiable(*output[1:])
-            ctx.save_for_backward(*(tensors[at] for at in saved), *output[1:])
+            _, ctx.backward_form, saved, counts, *tensors = inputs
+            ctx.count, ctx.saved_inputs = counts[0], len(saved)
+            residuals = output[counts[0] or 1 :]
+            ctx.mark_non_differentiable(*residuals)
+            ctx.save_for_backward(*(tensors[at] for at in saved), *residuals)
 
         @staticmethod
-        def backward(ctx, cotangent, *unused):
+        def backward(ctx, *cotangents):
             inputs = ctx.saved_tensors[: ctx.saved_inputs]
             residuals = ctx.saved_tensors[ctx.saved_inputs :]
-            return (None, None, None, *ctx.backward_form(inputs, residuals, cotangent))
+            cotangent = _pack(cotangents, ctx.count)
+            return (None, None, None, None, *ctx.backward_form(inputs, residuals, cotangent))
 
     return WithGradient
 
