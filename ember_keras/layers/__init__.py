@@ -3,10 +3,24 @@
 from ember_keras.layers import norms as norms
 from ember_keras.layers.channel_mixing import MLP, ChannelMixer, DenseMixer, GatedMLP
 from ember_keras.layers.common.filters import ExplicitFilter, Filter, ImplicitFilter, S4DFilter
-from ember_keras.layers.sequence_mixing import Attention, FFTConv, Hyena, SequenceMixer
+from ember_keras.layers.sequence_mixing import (
+    HGRN,
+    LRU,
+    RGLRU,
+    Attention,
+    FFTConv,
+    Hyena,
+    Mamba,
+    MinGRU,
+    MinLSTM,
+    SequenceMixer,
+)
 
 __all__ = [
+    "HGRN",
+    "LRU",
     "MLP",
+    "RGLRU",
     "Attention",
     "ChannelMixer",
     "DenseMixer",
@@ -16,6 +30,9 @@ __all__ = [
     "GatedMLP",
     "Hyena",
     "ImplicitFilter",
+    "Mamba",
+    "MinGRU",
+    "MinLSTM",
     "S4DFilter",
     "SequenceMixer",
 ]

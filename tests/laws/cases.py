@@ -26,6 +26,13 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"causal": False, "filter": {"type": "explicit", "num_taps": 5}},
     ],
     "hyena": [{"order": 3}, {"filter": {"type": "explicit", "num_taps": 20}, "short_taps": 4}],
+    "hgrn": [{"complex": False, "lower_bound": 0.5, "expansion": 2}],
+    "lru": [{"state_dim": 5, "max_phase": 0.3}],
+    "mamba": [
+        {"state_dim": 3, "dt_rank": 2, "norm_epsilon": 1e-6, "use_bias": True},
+    ],
+    "min_gru": [{"positive": False, "expansion": 2}],
+    "rg_lru": [{"num_heads": 2, "inner_dim": 12, "scale_first": False}],
     "block": [
         {"mixer": "hyena", "norm": "layer_norm", "norm_position": "post"},
         {"mixer": "gated_mlp", "norm": None},
