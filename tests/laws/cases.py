@@ -106,6 +106,16 @@ def _short(value: Any) -> str:
     return str(value)
 
 
+RANDOM_STARTS = {
+    "log_step": -3.0,
+    "log_step_bias": -3.0,
+    "log_decay": -1.0,
+    "log_angle": -1.0,
+    "log_gain": -1.0,
+}
+"""Where the noise is around of weights in log space that start at random."""
+
+
 def set_weights(layer: Any, seed: int) -> None:
     """Sets every weight from its place and shape alone, and away from symmetric starts."""
     for i, variable in enumerate(layer.weights):
@@ -114,8 +124,8 @@ def set_weights(layer: Any, seed: int) -> None:
         rng = np.random.default_rng([seed, i])
         value = ek.backend.to_numpy(variable)
         noise = rng.normal(size=value.shape) * 0.3
-        if variable.name == "log_step":  # Which starts at random.
-            value = noise - 3.0
+        if variable.name in RANDOM_STARTS:
+            value = noise + RANDOM_STARTS[variable.name]
         elif variable.name.startswith(("log_", "frequency")):
             value = value + noise
         elif len(value.shape) == 1:

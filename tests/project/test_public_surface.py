@@ -14,8 +14,8 @@ SURFACE = {
     "": ["EmberTensor", "load_model", "save_model", *ROOMS],
     "blocks": ["Block"],
     "layers": """
-        Attention ChannelMixer DenseMixer ExplicitFilter FFTConv Filter GatedMLP Hyena
-        ImplicitFilter MLP S4DFilter SequenceMixer
+        Attention ChannelMixer DenseMixer ExplicitFilter FFTConv Filter GatedMLP HGRN Hyena
+        ImplicitFilter LRU MLP Mamba MinGRU MinLSTM RGLRU S4DFilter SequenceMixer
     """.split(),
     "models": """
         CausalLM LoadError SequenceClassifier SequenceModel SequenceRegressor

@@ -148,7 +148,7 @@ class RGLRU(SequenceMixer):
         log_a = -self.exponent * recurrence * ops.softplus(wide(self.log_decay))
         # 1 - a^2, exact also where a is near 1; the root's slope at 0 is kept finite.
         gain = ops.sqrt(ops.maximum(-ops.expm1(2.0 * log_a), 1e-12))
-        after = {"short": short}
+        after = {"short": short, "scan": None}
         if not self.scale_first:
             ones = ops.ones_like(log_a[:, :, :1])
             count = linear_recurrence(ones, ones, initial_state=before["count"], **options)
