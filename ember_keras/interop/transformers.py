@@ -77,7 +77,7 @@ def mamba(module: Any) -> Mamba:
     layer.skip.assign(weights["D"])
     if has_scale:
         names = ("dt_layernorm", "b_layernorm", "c_layernorm")
-        for scale, name in zip(layer.scales, names, strict=True):
+        for scale, name in zip(layer.scales or (), names, strict=True):
             scale.assign(weights[f"{name}.weight"])
     return layer
 

@@ -16,11 +16,14 @@ WIDTH, TIME, BATCH = 16, 19, 2
 
 
 def _random(module):
+    """The module with random weights: rates around 1, 2, .. and norms around 1."""
     torch.manual_seed(0)
     for name, weight in module.named_parameters():
         with torch.no_grad():
             noise = torch.randn_like(weight) * 0.3
-            weight.copy_(weight + noise if "A_log" in name or "norm" in name else noise)
+            if "A_log" in name:
+                noise = noise + torch.log(torch.arange(1.0, weight.shape[1] + 1))
+            weight.copy_(noise + 1.0 if "norm" in name else noise)
     return module.eval()
 
 
