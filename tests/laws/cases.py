@@ -37,6 +37,13 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "delta_net": [{"negative_eigenvalues": True}],
     "hgrn2": [{"lower_bound": 0.5, "state_dim": 3}],
     "mlstm": [{"gate_soft_cap": 5.0}],
+    "hgrn": [{"complex": False, "lower_bound": 0.5, "expansion": 2}],
+    "lru": [{"state_dim": 5, "max_phase": 0.3}],
+    "mamba": [
+        {"state_dim": 3, "dt_rank": 2, "norm_epsilon": 1e-6, "use_bias": True},
+    ],
+    "min_gru": [{"positive": False, "expansion": 2}],
+    "rg_lru": [{"num_heads": 2, "inner_dim": 12, "scale_first": False}],
     "block": [
         {"mixer": "hyena", "norm": "layer_norm", "norm_position": "post"},
         {"mixer": "gated_mlp", "norm": None},
@@ -127,6 +134,16 @@ def build_symbolically(layer: Any, x: np.ndarray) -> None:
     layer(keras.Input((None, *x.shape[2:]), dtype=x.dtype.name))
 
 
+RANDOM_STARTS = {
+    "log_step": -3.0,
+    "log_step_bias": -3.0,
+    "log_decay": -1.0,
+    "log_angle": -1.0,
+    "log_gain": -1.0,
+}
+"""Where the noise is around of weights in log space that start at random."""
+
+
 def set_weights(layer: Any, seed: int) -> None:
     """Sets every weight from its place and shape alone, and away from symmetric starts."""
     for i, variable in enumerate(layer.weights):
@@ -135,8 +152,8 @@ def set_weights(layer: Any, seed: int) -> None:
         rng = np.random.default_rng([seed, i])
         value = ek.backend.to_numpy(variable)
         noise = rng.normal(size=value.shape) * 0.3
-        if variable.name == "log_step":  # Which starts at random.
-            value = noise - 3.0
+        if variable.name in RANDOM_STARTS:
+            value = noise + RANDOM_STARTS[variable.name]
         elif variable.name.startswith(("log_", "frequency")):
             value = value + noise
         elif len(value.shape) == 1:

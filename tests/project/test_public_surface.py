@@ -7,16 +7,18 @@ import pytest
 import ember_keras
 
 ROOMS = """
-backend blocks callbacks config layers models ops pipelines registry tasks
+backend blocks callbacks config interop layers models ops pipelines registry tasks
 """.split()
 
 SURFACE = {
     "": ["EmberTensor", "load_model", "save_model", *ROOMS],
     "blocks": ["Block"],
     "layers": """
-        Attention ChannelMixer DenseMixer ExplicitFilter FFTConv Filter GatedMLP Hyena
-        RWKV5ChannelMixer RWKV6ChannelMixer RWKV7ChannelMixer
-        ImplicitFilter MLP S4DFilter SequenceMixer
+        Attention ChannelMixer DeltaNet DenseMixer EluFeatures ExplicitFilter FFTConv FeatureMap
+        Filter GatedDeltaNet GatedLinearAttention GatedMLP HGRN HGRN2 HedgehogFeatures Hyena
+        ImplicitFilter KimiDeltaAttention LRU LinearAttention MLP MLSTM Mamba Mamba2 MinGRU
+        MinLSTM RGLRU RWKV5ChannelMixer RWKV6ChannelMixer RWKV7ChannelMixer ReluFeatures
+        Retention S4DFilter SequenceMixer TaylorFeatures
     """.split(),
     "models": """
         CausalLM LoadError SequenceClassifier SequenceModel SequenceRegressor

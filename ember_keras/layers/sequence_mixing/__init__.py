@@ -6,13 +6,18 @@ from ember_keras.layers.sequence_mixing.delta_net import DeltaNet
 from ember_keras.layers.sequence_mixing.fft_conv import FFTConv
 from ember_keras.layers.sequence_mixing.gated_delta_net import GatedDeltaNet
 from ember_keras.layers.sequence_mixing.gated_linear_attention import GatedLinearAttention
+from ember_keras.layers.sequence_mixing.hgrn import HGRN
 from ember_keras.layers.sequence_mixing.hgrn2 import HGRN2
 from ember_keras.layers.sequence_mixing.hyena import Hyena
 from ember_keras.layers.sequence_mixing.kimi_delta_attention import KimiDeltaAttention
 from ember_keras.layers.sequence_mixing.linear_attention import LinearAttention
+from ember_keras.layers.sequence_mixing.lru import LRU
+from ember_keras.layers.sequence_mixing.mamba import Mamba
 from ember_keras.layers.sequence_mixing.mamba2 import Mamba2
+from ember_keras.layers.sequence_mixing.min_recurrent import MinGRU, MinLSTM
 from ember_keras.layers.sequence_mixing.mlstm import MLSTM
 from ember_keras.layers.sequence_mixing.retention import Retention
+from ember_keras.layers.sequence_mixing.rg_lru import RGLRU
 
 __all__ = [
     "Attention",
@@ -20,12 +25,18 @@ __all__ = [
     "FFTConv",
     "GatedDeltaNet",
     "GatedLinearAttention",
+    "HGRN",
     "HGRN2",
     "Hyena",
     "KimiDeltaAttention",
+    "LRU",
     "LinearAttention",
     "MLSTM",
+    "Mamba",
     "Mamba2",
+    "MinGRU",
+    "MinLSTM",
+    "RGLRU",
     "Retention",
     "SequenceMixer",
 ]

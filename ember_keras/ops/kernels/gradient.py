@@ -8,7 +8,7 @@ import keras
 from ember_keras import backend
 
 
-def with_gradient(forward, backward, saved=()):
+def with_gradient(forward, backward, saved=(), keep_output=False):
     """Return a function of tensors that computes `forward` and differentiates with `backward`.
 
     Both are written in `keras.ops` and hold no tensor in a closure: every tensor is an input or a
@@ -22,6 +22,7 @@ def with_gradient(forward, backward, saved=()):
             `inputs` holds the inputs at the positions `saved`, in that order; `cotangent` is
             built like the output.
         saved: tuple of int, positions of the inputs that `backward` needs.
+        keep_output: bool. Whether the outputs stand before the residuals that `backward` gets.
 
     Returns:
         A function of the same tensors that returns `output`.
@@ -40,20 +41,22 @@ def with_gradient(forward, backward, saved=()):
         tensors = [keras.ops.convert_to_tensor(tensor) for tensor in tensors]
         if any(isinstance(tensor, keras.KerasTensor) for tensor in tensors):
             return forward(*tensors)[0]
-        return _FORMS[backend.name()](forward, backward, tuple(saved), tensors)
+        return _FORMS[backend.name()](forward, backward, tuple(saved), keep_output, tensors)
 
     return run
 
 
-def _numpy(forward, backward, saved, tensors):
+def _numpy(forward, backward, saved, keep_output, tensors):
     return forward(*tensors)[0]
 
 
-def _jax(forward, backward, saved, tensors):
+def _jax(forward, backward, saved, keep_output, tensors):
     import jax
 
     def with_residuals(*inputs):
         output, residuals = forward(*inputs)
+        if keep_output:
+            residuals = (*_flat(output), *residuals)
         return output, (tuple(inputs[at] for at in saved), residuals)
 
     function = jax.custom_vjp(lambda *inputs: forward(*inputs)[0])
@@ -61,24 +64,25 @@ def _jax(forward, backward, saved, tensors):
     return function(*tensors)
 
 
-def _tensorflow(forward, backward, saved, tensors):
+def _tensorflow(forward, backward, saved, keep_output, tensors):
     import tensorflow as tf
 
     @tf.custom_gradient
     def function(*inputs):
         output, residuals = forward(*inputs)
         kept = tuple(inputs[at] for at in saved)
+        known = (*_flat(output), *residuals) if keep_output else residuals
 
         def gradient(*cotangents):
             cotangent = cotangents if isinstance(output, tuple) else cotangents[0]
-            return backward(kept, residuals, cotangent)
+            return backward(kept, known, cotangent)
 
         return output, gradient
 
     return function(*tensors)
 
 
-def _mlx(forward, backward, saved, tensors):
+def _mlx(forward, backward, saved, keep_output, tensors):
     import mlx.core as mx
 
     # mlx hands no residuals to the backward pass: they are outputs here.
@@ -94,7 +98,8 @@ def _mlx(forward, backward, saved, tensors):
     def function_vjp(primals, cotangents, outputs):
         kept = tuple(primals[at] for at in saved)
         count = counts[0]
-        gradients = backward(kept, tuple(outputs[count or 1 :]), _pack(cotangents, count))
+        known = tuple(outputs if keep_output else outputs[count or 1 :])
+        gradients = backward(kept, known, _pack(cotangents, count))
         return tuple(
             mx.zeros_like(primal) if gradient is None else gradient
             for primal, gradient in zip(primals, gradients, strict=True)
@@ -103,9 +108,9 @@ def _mlx(forward, backward, saved, tensors):
     return _pack(function(*tensors), counts[0])
 
 
-def _torch(forward, backward, saved, tensors):
+def _torch(forward, backward, saved, keep_output, tensors):
     counts = []
-    outputs = _TORCH.apply(forward, backward, saved, counts, *tensors)
+    outputs = _TORCH.apply(forward, backward, saved, keep_output, counts, *tensors)
     return _pack(outputs, counts[0])
 
 
@@ -129,25 +134,26 @@ def _torch_function():
         """`forward` and `backward` as an autograd function; residuals ride as outputs."""
 
         @staticmethod
-        def forward(forward, backward, saved, counts, *tensors):
+        def forward(forward, backward, saved, keep_output, counts, *tensors):
             output, residuals = forward(*tensors)
             counts.append(_count(output))
             return (*_flat(output), *residuals)
 
         @staticmethod
         def setup_context(ctx, inputs, output):
-            _, ctx.backward_form, saved, counts, *tensors = inputs
+            _, ctx.backward_form, saved, keep_output, counts, *tensors = inputs
             ctx.count, ctx.saved_inputs = counts[0], len(saved)
             residuals = output[counts[0] or 1 :]
             ctx.mark_non_differentiable(*residuals)
-            ctx.save_for_backward(*(tensors[at] for at in saved), *residuals)
+            kept = output if keep_output else residuals
+            ctx.save_for_backward(*(tensors[at] for at in saved), *kept)
 
         @staticmethod
         def backward(ctx, *cotangents):
             inputs = ctx.saved_tensors[: ctx.saved_inputs]
             residuals = ctx.saved_tensors[ctx.saved_inputs :]
             cotangent = _pack(cotangents, ctx.count)
-            return (None, None, None, None, *ctx.backward_form(inputs, residuals, cotangent))
+            return (*(None,) * 5, *ctx.backward_form(inputs, residuals, cotangent))
 
     return WithGradient
 

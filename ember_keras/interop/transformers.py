@@ -1,0 +1,162 @@
+"""Mixers of Hugging Face transformers, made into layers of this package.
+
+A converter reads the module's weights and configuration, and imports neither transformers nor
+torch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ember_keras.layers import RGLRU, Mamba
+
+__all__ = ["mamba", "rg_lru"]
+
+_EXACT_GELU = ("GELUActivation", "QuickGELUActivation", "ClippedGELUActivation")
+
+
+def mamba(module: Any) -> Mamba:
+    """The `Mamba` layer of a `MambaMixer`, `FalconMambaMixer` or `JambaMambaMixer`.
+
+    Args:
+        module: the transformers module.
+
+    Returns:
+        A built layer with the module's weights.
+
+    Example:
+
+    ```python
+    from transformers import MambaConfig
+    from transformers.models.mamba.modeling_mamba import MambaMixer
+    import ember_keras as ek
+
+    peer = MambaMixer(MambaConfig(hidden_size=16, num_hidden_layers=1), layer_idx=0)
+    mixer = ek.interop.transformers.mamba(peer)
+    ```
+    """
+    weights = _weights(module)
+    _require(weights, module, "in_proj.weight", "conv1d.weight", "x_proj.weight", "A_log")
+    if getattr(module, "activation", "silu") not in ("silu", "swish"):
+        raise ValueError(
+            f"Received a {type(module).__name__} with the activation {module.activation!r}; "
+            "expected 'silu', which is Mamba's. Convert a model that was trained with it."
+        )
+    inner, state_dim = weights["A_log"].shape
+    width = weights["in_proj.weight"].shape[1]
+    if inner % width:
+        raise ValueError(
+            f"Received a {type(module).__name__} with an inner width of {inner} for a width of "
+            f"{width}; expected a multiple of it. Such a module has no counterpart here."
+        )
+    norm = getattr(module, "dt_layernorm", None)
+    has_scale = norm is not None and "dt_layernorm.weight" in weights
+    epsilon = None
+    if norm is not None:
+        epsilon = float(norm.eps if hasattr(norm, "eps") else norm.variance_epsilon)
+    layer = Mamba(
+        expansion=inner // width,
+        state_dim=state_dim,
+        dt_rank=weights["dt_proj.weight"].shape[1],
+        short_taps=weights["conv1d.weight"].shape[2],
+        conv_bias="conv1d.bias" in weights,
+        use_bias="in_proj.bias" in weights,
+        norm_epsilon=epsilon,
+        norm_scale=has_scale,
+    )
+    layer.build((None, None, width))
+    _dense(layer.input_projection, weights, "in_proj")
+    _convolution(layer.short_convolution, weights, "conv1d")
+    _dense(layer.selection, weights, "x_proj")
+    layer.step_projection.kernel.assign(weights["dt_proj.weight"].T)
+    _dense(layer.output_projection, weights, "out_proj")
+    layer.log_step_bias.assign(weights["dt_proj.bias"])
+    layer.log_rate.assign(weights["A_log"])
+    layer.skip.assign(weights["D"])
+    if has_scale:
+        names = ("dt_layernorm", "b_layernorm", "c_layernorm")
+        for scale, name in zip(layer.scales or (), names, strict=True):
+            scale.assign(weights[f"{name}.weight"])
+    return layer
+
+
+def rg_lru(module: Any) -> RGLRU:
+    """The `RGLRU` layer of a `RecurrentGemmaRecurrentBlock`.
+
+    Args:
+        module: the transformers module.
+
+    Returns:
+        A built layer with the module's weights; its `scale_first` is False.
+
+    Example:
+
+    ```python
+    from transformers import RecurrentGemmaConfig
+    from transformers.models.recurrent_gemma import modeling_recurrent_gemma
+    import ember_keras as ek
+
+    config = RecurrentGemmaConfig(hidden_size=16, num_attention_heads=2)
+    peer = modeling_recurrent_gemma.RecurrentGemmaRecurrentBlock(config, 0)
+    for weight in peer.parameters():
+        weight.data.normal_()
+    mixer = ek.interop.transformers.rg_lru(peer)
+    ```
+    """
+    weights = _weights(module)
+    _require(weights, module, "linear_x.weight", "conv_1d.weight", "rg_lru.recurrent_param")
+    activation = type(module.act_fn).__name__
+    if "gelu" not in activation.lower() or activation in _EXACT_GELU:
+        raise ValueError(
+            f"Received a {type(module).__name__} with the activation {activation}; expected the "
+            "tanh form of GELU, 'gelu_pytorch_tanh', as in the published models. Such a module "
+            "has no counterpart here."
+        )
+    heads = weights["rg_lru.input_gate_weight"].shape[0]
+    layer = RGLRU(
+        inner_dim=weights["linear_x.weight"].shape[0],
+        num_heads=heads,
+        short_taps=weights["conv_1d.weight"].shape[2],
+        scale_first=False,
+    )
+    layer.build((None, None, weights["linear_x.weight"].shape[1]))
+    _dense(layer.input_projection, weights, "linear_x")
+    _dense(layer.gate_projection, weights, "linear_y")
+    _dense(layer.output_projection, weights, "linear_out")
+    _convolution(layer.short_convolution, weights, "conv_1d")
+    for kind, variable in (("weight", layer.gate_kernel), ("bias", layer.gate_bias)):
+        gates = [weights[f"rg_lru.{name}_gate_{kind}"] for name in ("recurrent", "input")]
+        variable.assign(np.concatenate(gates, axis=-1))
+    layer.log_decay.assign(weights["rg_lru.recurrent_param"])
+    return layer
+
+
+def _weights(module: Any) -> dict[str, np.ndarray]:
+    """The module's weights in numpy, by name."""
+    return {
+        name: value.detach().float().cpu().numpy() for name, value in module.state_dict().items()
+    }
+
+
+def _require(weights: dict[str, np.ndarray], module: Any, *names: str) -> None:
+    missing = [name for name in names if name not in weights]
+    if missing:
+        raise ValueError(
+            f"Received a {type(module).__name__} without {', '.join(missing)}; expected the "
+            "weights of the mixer. Pass the mixer itself, such as `model.layers[0].mixer`."
+        )
+
+
+def _dense(layer: Any, weights: dict[str, np.ndarray], name: str) -> None:
+    layer.kernel.assign(weights[f"{name}.weight"].T)
+    if layer.use_bias:
+        layer.bias.assign(weights[f"{name}.bias"])
+
+
+def _convolution(layer: Any, weights: dict[str, np.ndarray], name: str) -> None:
+    """A depthwise convolution; torch's last tap is the position itself."""
+    layer.kernel.assign(weights[f"{name}.weight"][:, 0, ::-1].T)
+    if layer.use_bias:
+        layer.bias.assign(weights[f"{name}.bias"])
