@@ -13,7 +13,7 @@ from ember_keras.ops.tensor import EmberTensor  # noqa: E402
 
 __version__ = "0.1.0"
 
-_LAZY = ("callbacks", "pipelines", "tasks")
+_LAZY = ("callbacks", "interop", "pipelines", "tasks")
 
 registry.tasks.provided_by("ember_keras.tasks")
 registry.pipelines.provided_by("ember_keras.pipelines")
@@ -24,6 +24,7 @@ __all__ = [
     "blocks",
     "callbacks",
     "config",
+    "interop",
     "layers",
     "load_model",
     "models",

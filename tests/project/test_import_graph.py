@@ -13,6 +13,7 @@ ROOMS = (
     ("cli",),
     ("pipelines", "tasks"),
     ("callbacks", "distribution"),
+    ("interop",),
     ("models",),
     ("blocks",),
     ("layers",),

@@ -7,7 +7,7 @@ import pytest
 import ember_keras
 
 ROOMS = """
-backend blocks callbacks config layers models ops pipelines registry tasks
+backend blocks callbacks config interop layers models ops pipelines registry tasks
 """.split()
 
 SURFACE = {

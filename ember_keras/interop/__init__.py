@@ -1,0 +1,7 @@
+"""Layers of other packages, made into layers of this one: one module a package.
+
+A converter takes the other package's module, reads its weights by name, and never imports the
+package. What it returns is built, and its weights are set.
+"""
+
+__all__: list[str] = []
