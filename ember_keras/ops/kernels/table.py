@@ -29,6 +29,7 @@ TYPICAL = {
         "masked": False,
     },
     "fft_conv": {"u": (8, 1024, 256), "k": (1024, 256), "start": 0, "length": 1024},
+    "nonlinear_scan": {"x": (1024, 8, 256), "cell": None, "recompute": False},
 }
 """The engines with a place for kernels, and the call that `explain` supposes where not told."""
 
