@@ -156,6 +156,7 @@ KINDS = (
     "channel_mixers",
     "norms",
     "filters",
+    "wirings",
     "blocks",
     "models",
     "pipelines",

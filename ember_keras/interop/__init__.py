@@ -4,4 +4,6 @@ A converter takes the other package's module, reads its weights by name, and nev
 package. What it returns is built, and its weights are set.
 """
 
-__all__: list[str] = []
+from ember_keras.interop import keras_layers, ncps, torch_nn, xlstm
+
+__all__ = ["keras_layers", "ncps", "torch_nn", "xlstm"]

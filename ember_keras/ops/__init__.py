@@ -3,6 +3,7 @@
 from ember_keras.ops import tensor as _tensor
 from ember_keras.ops.engines.attention import attention, attention_state
 from ember_keras.ops.engines.fft_conv import fft_conv, fft_conv_state, taps_needed
+from ember_keras.ops.engines.nonlinear_scan import nonlinear_scan
 from ember_keras.ops.kernels import explain
 from ember_keras.ops.tensor import *  # noqa: F403
 
@@ -13,5 +14,6 @@ __all__ = [
     "explain",
     "fft_conv",
     "fft_conv_state",
+    "nonlinear_scan",
     "taps_needed",
 ]

@@ -25,6 +25,15 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"causal": False},
         {"causal": False, "filter": {"type": "explicit", "num_taps": 5}},
     ],
+    "ltc": [{"ode_unfolds": 2, "wiring": {"type": "ncp", "units": 13}}],
+    "cfc": [
+        {"mode": "pure", "backbone_layers": 0},
+        {"mode": "no_gate", "backbone_layers": 2, "backbone_units": 9, "activation": "silu"},
+        {"wiring": "ncp"},
+        {"mode": "pure", "wiring": {"type": "random", "units": 11}},
+    ],
+    "gru": [{"reset_after": False}],
+    "slstm": [{"num_heads": 2, "short_taps": 0}],
     "hyena": [{"order": 3}, {"filter": {"type": "explicit", "num_taps": 20}, "short_taps": 4}],
     "block": [
         {"mixer": "hyena", "norm": "layer_norm", "norm_position": "post"},
@@ -109,6 +118,8 @@ def set_weights(layer: Any, seed: int) -> None:
         noise = rng.normal(size=value.shape) * 0.3
         if variable.name == "log_step":  # Which starts at random.
             value = noise - 3.0
+        elif variable.name == "capacitance":  # Large enough for a memory of some positions.
+            value = noise + 4.0
         elif variable.name.startswith(("log_", "frequency")):
             value = value + noise
         elif len(value.shape) == 1:

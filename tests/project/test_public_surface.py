@@ -16,11 +16,13 @@ SURFACE = {
     "layers": """
         Attention ChannelMixer DenseMixer ExplicitFilter FFTConv Filter GatedMLP Hyena
         ImplicitFilter MLP S4DFilter SequenceMixer
+        GRU LSTM LTC SLSTM CfC ExplicitWiring FullWiring NCPWiring RandomWiring
     """.split(),
     "models": """
         CausalLM LoadError SequenceClassifier SequenceModel SequenceRegressor
         load_model load_weights save_model save_weights
     """.split(),
+    "interop": "keras_layers ncps torch_nn xlstm".split(),
     "callbacks": "BudgetedSchedule SaveEveryEpoch StopOnNaN TimeBudget".split(),
 }
 

@@ -6,8 +6,10 @@ import torch
 from torch.fx import Graph, GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
-VIEWS = {"t", "transpose", "permute", "view", "_unsafe_view", "reshape", "unsqueeze", "squeeze",
-         "expand", "slice", "select", "split", "split_with_sizes", "unbind", "alias", "detach"}  # fmt: skip
+VIEWS = frozenset(
+    "t transpose permute view _unsafe_view reshape unsqueeze squeeze expand slice select split "
+    "split_with_sizes unbind alias detach".split()
+)
 """Operations that are cheaper to do again than to keep the result of."""
 
 
