@@ -42,7 +42,7 @@ def slstm(module: Any, **kwargs: Any) -> SLSTM:
     size = width // heads
     mixer: SLSTM = builds(SLSTM(num_heads=heads, short_taps=taps, **kwargs), width)
     weights = tensors(module)
-    if taps:
+    if mixer.short_convolution is not None:
         assign(mixer.short_convolution.kernel, weights["conv1d.conv.weight"][:, 0, ::-1].T)
         bias = weights.get("conv1d.conv.bias", np.zeros(width, "float32"))
         assign(mixer.short_convolution.bias, bias)
