@@ -31,7 +31,7 @@ def run(step, state, xs, weights, *, recompute=False):
         recompute: bool. Keep the states alone for the gradient.
     """
     make = _FORMS[backend.name()]
-    if not pure(step.cell):
+    if backend.name() not in _COMPILED or not pure(step.cell):
         return make(step, recompute)(state, xs, weights)
     return _kept(step, recompute)(state, xs, weights)
 
@@ -121,4 +121,5 @@ def _mlx(step, recompute):
     return _scan(mx.compile(lambda *nests: step(*nests)) if pure(step.cell) else step)
 
 
+_COMPILED = ("jax", "tensorflow", "mlx")
 _FORMS = {"numpy": _numpy, "torch": _torch, "jax": _jax, "tensorflow": _tensorflow, "mlx": _mlx}
