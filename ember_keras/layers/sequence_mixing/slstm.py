@@ -100,8 +100,8 @@ class SLSTM(SequenceMixer):
         width = require_sequence(self, input_shape)
         if width % self.num_heads:
             raise ValueError(
-                f"`SLSTM` received an input of width {width}, which its {self.num_heads} heads do "
-                "not divide. Choose another num_heads."
+                f"`SLSTM` received an input of width {width}, which its {self.num_heads} "
+                "heads do not divide. Choose another num_heads."
             )
         heads, size = self.num_heads, width // self.num_heads
         self._head_dim = size
