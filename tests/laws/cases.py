@@ -119,7 +119,11 @@ def set_weights(layer: Any, seed: int) -> None:
         if variable.name == "log_step":  # Which starts at random.
             value = noise - 3.0
         elif variable.name == "capacitance":  # Large enough for a memory of some positions.
+            value = noise + 2.0
+        elif variable.name.endswith("slope"):  # Steep enough to pass a signal on.
             value = noise + 4.0
+        elif variable.name.endswith("potential") and len(value.shape) == 2:  # Of both signs.
+            value = value + noise
         elif variable.name.startswith(("log_", "frequency")):
             value = value + noise
         elif len(value.shape) == 1:
