@@ -97,11 +97,14 @@ def _recomputed_by_tensorflow(step):
         structure = []
 
         def forward(*leaves):
+            leaves = [tf.cast(x, was.dtype) for x, was in zip(leaves, flat, strict=True)]
             result = step(*tree.pack_sequence_as(nests, leaves))
             structure[:] = [result]
             return tuple(tree.flatten(result))
 
-        leaves = tf.recompute_grad(forward)(*flat)
+        # tensorflow has no gradient, not even zeros, for a flag that goes through it.
+        given = [tf.cast(x, "float32") if x.dtype == tf.bool else x for x in flat]
+        leaves = tf.recompute_grad(forward)(*given)
         return tree.pack_sequence_as(structure[0], leaves)
 
     return recomputed
