@@ -167,6 +167,7 @@ KINDS = (
     "norms",
     "filters",
     "feature_maps",
+    "wirings",
     "blocks",
     "models",
     "pipelines",

@@ -4,6 +4,12 @@ A converter takes the other package's module, reads its weights by name, and nev
 package. What it returns is built, and its weights are set.
 """
 
-from ember_keras.interop import transformers
+from ember_keras.interop import keras_layers, ncps, torch_nn, transformers, xlstm
 
-__all__ = ["transformers"]
+__all__ = [
+    "keras_layers",
+    "ncps",
+    "torch_nn",
+    "transformers",
+    "xlstm",
+]

@@ -75,6 +75,11 @@ def wide(x: Any) -> Any:
     return keras.ops.cast(x, "float32")
 
 
+def wide_dtype(dtype: str) -> str:
+    """The dtype of the state of a recurrence that computes in `dtype`."""
+    return "float64" if dtype == "float64" else "float32"
+
+
 class EmberLayer(EmberCall, keras.layers.Layer):
     """A Keras layer that keeps the dtype of its state and takes `EmberTensor`."""
 

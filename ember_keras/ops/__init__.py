@@ -6,6 +6,7 @@ from ember_keras.ops.engines.delta_rule import delta_rule
 from ember_keras.ops.engines.fft_conv import fft_conv, fft_conv_state, taps_needed
 from ember_keras.ops.engines.gated_linear_attention import gated_linear_attention
 from ember_keras.ops.engines.linear_recurrence import linear_recurrence, selective_scan
+from ember_keras.ops.engines.nonlinear_scan import nonlinear_scan
 from ember_keras.ops.kernels import explain
 from ember_keras.ops.tensor import *  # noqa: F403
 
@@ -19,6 +20,7 @@ __all__ = [
     "fft_conv_state",
     "gated_linear_attention",
     "linear_recurrence",
+    "nonlinear_scan",
     "selective_scan",
     "taps_needed",
 ]

@@ -27,6 +27,15 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"causal": False},
         {"causal": False, "filter": {"type": "explicit", "num_taps": 5}},
     ],
+    "ltc": [{"ode_unfolds": 2, "wiring": {"type": "ncp", "units": 13}}],
+    "cfc": [
+        {"mode": "pure", "backbone_layers": 0},
+        {"mode": "no_gate", "backbone_layers": 2, "backbone_units": 9, "activation": "silu"},
+        {"wiring": "ncp"},
+        {"mode": "pure", "wiring": {"type": "random", "units": 11}},
+    ],
+    "gru": [{"reset_after": False}],
+    "slstm": [{"num_heads": 2, "short_taps": 0}],
     "hyena": [{"order": 3}, {"filter": {"type": "explicit", "num_taps": 20}, "short_taps": 4}],
     "linear_attention": [
         {"feature_map": "taylor", "feature_dim": 3},
@@ -154,6 +163,12 @@ def set_weights(layer: Any, seed: int) -> None:
         noise = rng.normal(size=value.shape) * 0.3
         if variable.name in RANDOM_STARTS:
             value = noise + RANDOM_STARTS[variable.name]
+        elif variable.name == "capacitance":  # Large enough for a memory of some positions.
+            value = noise + 2.0
+        elif variable.name.endswith("slope"):  # Steep enough to pass a signal on.
+            value = noise + 4.0
+        elif variable.name.endswith("potential") and len(value.shape) == 2:  # Of both signs.
+            value = value + noise
         elif variable.name.startswith(("log_", "frequency")):
             value = value + noise
         elif len(value.shape) == 1:

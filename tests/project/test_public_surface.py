@@ -14,16 +14,18 @@ SURFACE = {
     "": ["EmberTensor", "load_model", "save_model", *ROOMS],
     "blocks": ["Block"],
     "layers": """
-        Attention ChannelMixer DeltaNet DenseMixer EluFeatures ExplicitFilter FFTConv FeatureMap
-        Filter GatedDeltaNet GatedLinearAttention GatedMLP HGRN HGRN2 HedgehogFeatures Hyena
-        ImplicitFilter KimiDeltaAttention LRU LinearAttention MLP MLSTM Mamba Mamba2 MinGRU
-        MinLSTM RGLRU RWKV5ChannelMixer RWKV6ChannelMixer RWKV7ChannelMixer ReluFeatures
-        Retention S4DFilter SequenceMixer TaylorFeatures
+        Attention CfC ChannelMixer DeltaNet DenseMixer EluFeatures ExplicitFilter ExplicitWiring
+        FFTConv FeatureMap Filter FullWiring GRU GatedDeltaNet GatedLinearAttention GatedMLP
+        HGRN HGRN2 HedgehogFeatures Hyena ImplicitFilter KimiDeltaAttention LRU LSTM LTC
+        LinearAttention MLP MLSTM Mamba Mamba2 MinGRU MinLSTM NCPWiring RGLRU RWKV5ChannelMixer
+        RWKV6ChannelMixer RWKV7ChannelMixer RandomWiring ReluFeatures Retention S4DFilter SLSTM
+        SequenceMixer TaylorFeatures
     """.split(),
     "models": """
         CausalLM LoadError SequenceClassifier SequenceModel SequenceRegressor
         load_model load_weights save_model save_weights
     """.split(),
+    "interop": "keras_layers ncps torch_nn transformers xlstm".split(),
     "callbacks": "BudgetedSchedule SaveEveryEpoch StopOnNaN TimeBudget".split(),
 }
 

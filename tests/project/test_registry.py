@@ -11,13 +11,16 @@ REGISTERED = [
 ]
 
 
-REQUIRED = {"training": {"task": "in_context_recall", "model": "causal_lm"}}
+REQUIRED = {
+    ("pipelines", "training"): {"task": "in_context_recall", "model": "causal_lm"},
+    ("wirings", "explicit"): {"sensory": [[1]], "recurrent": [[1]]},
+}
 """Arguments without a default; a name that is not here builds with none."""
 
 
 @pytest.mark.parametrize("kind, name", REGISTERED)
 def test_every_argument_is_an_attribute_and_in_the_config(kind, name):
-    component = registry.table(kind).build(name, **REQUIRED.get(name, {}))
+    component = registry.table(kind).build(name, **REQUIRED.get((kind, name), {}))
     config = component.get_config()
     for parameter in registry.own_parameters(type(component)):
         assert hasattr(component, parameter.name), parameter.name

@@ -2,27 +2,34 @@
 
 from ember_keras.layers.sequence_mixing.attention import Attention
 from ember_keras.layers.sequence_mixing.base import SequenceMixer
+from ember_keras.layers.sequence_mixing.cfc import CfC
 from ember_keras.layers.sequence_mixing.delta_net import DeltaNet
 from ember_keras.layers.sequence_mixing.fft_conv import FFTConv
 from ember_keras.layers.sequence_mixing.gated_delta_net import GatedDeltaNet
 from ember_keras.layers.sequence_mixing.gated_linear_attention import GatedLinearAttention
+from ember_keras.layers.sequence_mixing.gru import GRU
 from ember_keras.layers.sequence_mixing.hgrn import HGRN
 from ember_keras.layers.sequence_mixing.hgrn2 import HGRN2
 from ember_keras.layers.sequence_mixing.hyena import Hyena
 from ember_keras.layers.sequence_mixing.kimi_delta_attention import KimiDeltaAttention
 from ember_keras.layers.sequence_mixing.linear_attention import LinearAttention
 from ember_keras.layers.sequence_mixing.lru import LRU
+from ember_keras.layers.sequence_mixing.lstm import LSTM
+from ember_keras.layers.sequence_mixing.ltc import LTC
 from ember_keras.layers.sequence_mixing.mamba import Mamba
 from ember_keras.layers.sequence_mixing.mamba2 import Mamba2
 from ember_keras.layers.sequence_mixing.min_recurrent import MinGRU, MinLSTM
 from ember_keras.layers.sequence_mixing.mlstm import MLSTM
 from ember_keras.layers.sequence_mixing.retention import Retention
 from ember_keras.layers.sequence_mixing.rg_lru import RGLRU
+from ember_keras.layers.sequence_mixing.slstm import SLSTM
 
 __all__ = [
     "Attention",
+    "CfC",
     "DeltaNet",
     "FFTConv",
+    "GRU",
     "GatedDeltaNet",
     "GatedLinearAttention",
     "HGRN",
@@ -30,6 +37,8 @@ __all__ = [
     "Hyena",
     "KimiDeltaAttention",
     "LRU",
+    "LSTM",
+    "LTC",
     "LinearAttention",
     "MLSTM",
     "Mamba",
@@ -38,5 +47,6 @@ __all__ = [
     "MinLSTM",
     "RGLRU",
     "Retention",
+    "SLSTM",
     "SequenceMixer",
 ]

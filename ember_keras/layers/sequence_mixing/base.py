@@ -142,6 +142,19 @@ class SequenceMixer(Stateful, EmberLayer):
         training: bool | None = None,
         return_state: bool = False,
     ) -> Any:
+        return self._run(x, state, mask, segment_ids, training, return_state)
+
+    def _run(
+        self,
+        x: Any,
+        state: State | None,
+        mask: Any,
+        segment_ids: Any,
+        training: bool | None,
+        return_state: bool,
+        **others: Any,
+    ) -> Any:
+        """What `call` does; a subclass whose `call` takes more passes `others` on to its `mix`."""
         require_sequence(self, tuple(x.shape))
         if state is not None or return_state:
             self._require_causal("state")
@@ -154,7 +167,7 @@ class SequenceMixer(Stateful, EmberLayer):
             inner, last_segment = state["mixer"], state["segment"]
             if segment_ids is not None:
                 inner = self._restart(inner, last_segment, mask, segment_ids)
-        y, inner = self.mix(x, inner, mask, segment_ids, training, return_state)
+        y, inner = self.mix(x, inner, mask, segment_ids, training, return_state, **others)
         if not return_state:
             return y
         last_segment = state["segment"] if state is not None else _no_segment(ops.shape(x)[0])

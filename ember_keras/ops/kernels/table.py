@@ -31,6 +31,7 @@ TYPICAL = {
     "fft_conv": {"u": (8, 1024, 256), "k": (1024, 256), "start": 0, "length": 1024},
     "linear_recurrence": {"b": (8, 1024, 256), "a": (8, 1024, 256), "complex": False},
     "selective_scan": {"x": (8, 1024, 512), "a": (512, 16)},
+    "nonlinear_scan": {"x": (1024, 8, 256), "cell": None, "recompute": False},
 }
 """The engines with a place for kernels, and the call that `explain` supposes where not told."""
 
