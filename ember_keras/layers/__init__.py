@@ -3,7 +3,13 @@
 from ember_keras.layers import norms as norms
 from ember_keras.layers.channel_mixing import MLP, ChannelMixer, DenseMixer, GatedMLP
 from ember_keras.layers.common.filters import ExplicitFilter, Filter, ImplicitFilter, S4DFilter
-from ember_keras.layers.sequence_mixing import Attention, FFTConv, Hyena, SequenceMixer
+from ember_keras.layers.sequence_mixing import (
+    Attention,
+    FFTConv,
+    Hyena,
+    SequenceMixer,
+    SlidingAttention,
+)
 
 __all__ = [
     "MLP",
@@ -18,4 +24,5 @@ __all__ = [
     "ImplicitFilter",
     "S4DFilter",
     "SequenceMixer",
+    "SlidingAttention",
 ]

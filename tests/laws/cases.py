@@ -18,6 +18,11 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"rotary": False},
         {"causal": False},
     ],
+    "sliding_attention": [
+        {"window": 4, "num_kv_heads": 2},
+        {"window": 3, "rotary": False},
+        {"window": 3, "causal": False},
+    ],
     "fft_conv": [
         {"filter": {"type": "explicit", "num_taps": 5}},
         {"filter": {"type": "explicit", "num_taps": 40}, "gate": False},
