@@ -2,7 +2,14 @@
 
 from ember_keras.layers import norms as norms
 from ember_keras.layers.channel_mixing import MLP, ChannelMixer, DenseMixer, GatedMLP
-from ember_keras.layers.common.filters import ExplicitFilter, Filter, ImplicitFilter, S4DFilter
+from ember_keras.layers.common.filters import (
+    DecayFilter,
+    ExplicitFilter,
+    Filter,
+    ImplicitFilter,
+    RationalFilter,
+    S4DFilter,
+)
 from ember_keras.layers.sequence_mixing import (
     Attention,
     FFTConv,
@@ -15,6 +22,7 @@ __all__ = [
     "MLP",
     "Attention",
     "ChannelMixer",
+    "DecayFilter",
     "DenseMixer",
     "ExplicitFilter",
     "FFTConv",
@@ -22,6 +30,7 @@ __all__ = [
     "GatedMLP",
     "Hyena",
     "ImplicitFilter",
+    "RationalFilter",
     "S4DFilter",
     "SequenceMixer",
     "SlidingAttention",

@@ -27,6 +27,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"filter": {"type": "explicit", "num_taps": 5}},
         {"filter": {"type": "explicit", "num_taps": 40}, "gate": False},
         {"filter": {"type": "s4d", "state_dim": 4}},
+        {"filter": {"type": "decay", "num_taps": 9}},
+        {"filter": {"type": "rtf", "order": 3}},
         {"causal": False},
         {"causal": False, "filter": {"type": "explicit", "num_taps": 5}},
     ],
@@ -116,6 +118,8 @@ def set_weights(layer: Any, seed: int) -> None:
             value = noise - 3.0
         elif variable.name.startswith(("log_", "frequency")):
             value = value + noise
+        elif variable.name == "denominator":  # Whose poles lie inside the circle.
+            value = 0.8 * noise / np.abs(noise).sum(axis=0)
         elif len(value.shape) == 1:
             value = noise + (1.0 if variable.name in ("scale", "gamma", "skip") else 0.0)
         else:
