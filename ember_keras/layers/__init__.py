@@ -11,14 +11,18 @@ from ember_keras.layers.common.filters import (
     S4DFilter,
 )
 from ember_keras.layers.sequence_mixing import (
+    H3,
     Attention,
     FFTConv,
     Hyena,
+    HyenaExperts,
+    MultiheadHyena,
     SequenceMixer,
     SlidingAttention,
 )
 
 __all__ = [
+    "H3",
     "MLP",
     "Attention",
     "ChannelMixer",
@@ -29,7 +33,9 @@ __all__ = [
     "Filter",
     "GatedMLP",
     "Hyena",
+    "HyenaExperts",
     "ImplicitFilter",
+    "MultiheadHyena",
     "RationalFilter",
     "S4DFilter",
     "SequenceMixer",

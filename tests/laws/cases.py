@@ -32,7 +32,14 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"causal": False},
         {"causal": False, "filter": {"type": "explicit", "num_taps": 5}},
     ],
-    "hyena": [{"order": 3}, {"filter": {"type": "explicit", "num_taps": 20}, "short_taps": 4}],
+    "hyena": [
+        {"order": 3},
+        {"filter": {"type": "explicit", "num_taps": 20}, "short_taps": 4},
+        {"causal": False},
+    ],
+    "multihead_hyena": [{"num_heads": 2}, {"num_heads": 4, "causal": False}],
+    "hyena_experts": [{"num_experts": 3, "active_experts": 3, "expert_dim": 3}],
+    "h3": [{"head_dim": 2, "shift_taps": 3}],
     "block": [
         {"mixer": "hyena", "norm": "layer_norm", "norm_position": "post"},
         {"mixer": "gated_mlp", "norm": None},
