@@ -81,15 +81,12 @@ class LongConvolution(EmberLayer):
     ) -> Any:
         if state is None and return_state and self.filter.size is not None:
             state = self.initial_state(keras.ops.shape(x)[0], None)
-        length = taps_needed(x.shape[1], state, taps=self.filter.size)
-        k = self.filter.taps(length)
-        if self.ahead is not None:
-            # Tap 0 belongs to both; the centre of the joined filter is the position itself.
-            ahead = self.ahead.taps(length)
-            k = keras.ops.concatenate([keras.ops.flip(ahead[1:], axis=0), k], axis=0)
-        d, share = keras.ops.convert_to_tensor(self.skip), self.width // self.skip.shape[0]
-        if share > 1:
-            k, d = (keras.ops.repeat(each, share, axis=-1) for each in (k, d))
+        # After a state that holds the taps one position needs no others.
+        if state is not None and "taps" in state and x.shape[1] == 1:
+            k = None
+        else:
+            k = self._taps(taps_needed(x.shape[1], state, taps=self.filter.size))
+        d = self._shared(keras.ops.convert_to_tensor(self.skip))
         return fft_conv(
             x,
             k,
@@ -101,12 +98,27 @@ class LongConvolution(EmberLayer):
             segment_ids=segment_ids,
         )
 
+    def _taps(self, length: int) -> Any:
+        """The taps `(length, D)`, with those that look ahead where there are any."""
+        k = self.filter.taps(length)
+        if self.ahead is not None:
+            # Tap 0 belongs to both; the centre of the joined filter is the position itself.
+            ahead = self.ahead.taps(length)
+            k = keras.ops.concatenate([keras.ops.flip(ahead[1:], axis=0), k], axis=0)
+        return self._shared(k)
+
+    def _shared(self, weights: Any) -> Any:
+        """Weights of one a filter as weights of one a channel."""
+        share = self.width // weights.shape[-1]
+        return weights if share == 1 else keras.ops.repeat(weights, share, axis=-1)
+
     def initial_state(self, batch_size: int, max_length: int | None) -> State:
         size = self.filter.size
         if size is not None:
             return fft_conv_state(batch_size, self.width, taps=size, dtype=self.compute_dtype)
+        k = None if max_length is None else self._taps(max_length)
         return fft_conv_state(
-            batch_size, self.width, max_length=max_length, dtype=self.compute_dtype
+            batch_size, self.width, max_length=max_length, dtype=self.compute_dtype, k=k
         )
 
     def get_config(self) -> dict[str, Any]:
