@@ -84,9 +84,9 @@ def step(x, state, placed):
     y = y + cache.gather(pending, (length % slots)[:, None])
     count = new["length"] - origin
     moved = ops.logical_and(new["length"] > length, new["length"] < slots)
+    count = ops.where(moved, count, ops.zeros_like(count))
     pending = switch(
-        *_due(ops.where(moved, count, ops.zeros_like(count)), slots),
-        (pending, new["input"], new["length"], origin, state["taps"]),
+        *_due(count, slots), (pending, new["input"], new["length"], count, state["taps"])
     )
     return y, {**new, "taps": state["taps"], "pending": pending, "origin": origin}
 
@@ -101,7 +101,12 @@ def block_sizes(slots):
 
 
 def _due(count, slots):
-    """Return the index of the largest block that is complete, 0 for none, and the branches."""
+    """Return the index of the largest block that ends here, 0 for none, and the branches.
+
+    Args:
+        count: int32 ``(B,)``, positions since the origin; 0 for rows without a new one.
+        slots: int.
+    """
     sizes = block_sizes(slots)
     level = ops.zeros_like(count)
     for size in sizes:
@@ -116,8 +121,7 @@ def _due(count, slots):
 def _passed_on(size, slots):
     """Return the function that adds what the last `size` positions give the next `size`."""
 
-    def run(pending, history, length, origin, taps):
-        count = length - origin
+    def run(pending, history, length, count, taps):
         own = ops.zeros_like(count)  # The size of each row's own block; 0 where none ends here.
         for smaller in block_sizes(slots):
             if smaller <= size:
