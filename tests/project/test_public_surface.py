@@ -14,8 +14,9 @@ SURFACE = {
     "": ["EmberTensor", "load_model", "save_model", *ROOMS],
     "blocks": ["Block"],
     "layers": """
-        Attention ChannelMixer DenseMixer ExplicitFilter FFTConv Filter GatedMLP Hyena
-        ImplicitFilter MLP S4DFilter SequenceMixer
+        Attention ChannelMixer DecayFilter DenseMixer ExplicitFilter FFTConv Filter GatedMLP H3
+        Hyena HyenaExperts ImplicitFilter MLP MultiheadHyena RationalFilter S4DFilter SequenceMixer
+        SlidingAttention
     """.split(),
     "models": """
         CausalLM LoadError SequenceClassifier SequenceModel SequenceRegressor
