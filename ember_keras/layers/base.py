@@ -125,7 +125,7 @@ def require_state(layer: Any, state: Any, form: Any, batch_size: Any) -> None:
     """
     problem = _difference(state, form, "state")
     if problem is None and isinstance(batch_size, int):
-        rows = {x.shape[0] for x in keras.tree.flatten(state) if len(x.shape)} - {None, batch_size}
+        rows = {x.shape[0] for x in _held(state, form) if len(x.shape)} - {None, batch_size}
         if rows:
             problem = f"of {rows.pop()} rows, and an input of {batch_size}"
     if problem is not None:
@@ -133,6 +133,15 @@ def require_state(layer: Any, state: Any, form: Any, batch_size: Any) -> None:
             f"`{type(layer).__name__}` received a state {problem}. Pass the state that this "
             "layer's `initial_state` or an earlier call of it returned."
         )
+
+
+def _held(state: Any, form: Any) -> list[Any]:
+    """The tensors of a state that its form names."""
+    if isinstance(form, dict):
+        return [x for key in form for x in _held(state[key], form[key])]
+    if isinstance(form, list | tuple):
+        return [x for pair in zip(state, form, strict=True) for x in _held(*pair)]
+    return [state]
 
 
 def _difference(state: Any, form: Any, path: str) -> str | None:

@@ -20,10 +20,17 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"rotary": False},
         {"causal": False},
     ],
+    "sliding_attention": [
+        {"window": 4, "num_kv_heads": 2},
+        {"window": 3, "rotary": False},
+        {"window": 3, "causal": False},
+    ],
     "fft_conv": [
         {"filter": {"type": "explicit", "num_taps": 5}},
         {"filter": {"type": "explicit", "num_taps": 40}, "gate": False},
         {"filter": {"type": "s4d", "state_dim": 4}},
+        {"filter": {"type": "decay", "num_taps": 9}},
+        {"filter": {"type": "rtf", "order": 3}},
         {"causal": False},
         {"causal": False, "filter": {"type": "explicit", "num_taps": 5}},
     ],
@@ -36,7 +43,6 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     ],
     "gru": [{"reset_after": False}],
     "slstm": [{"num_heads": 2, "short_taps": 0}],
-    "hyena": [{"order": 3}, {"filter": {"type": "explicit", "num_taps": 20}, "short_taps": 4}],
     "linear_attention": [
         {"feature_map": "taylor", "feature_dim": 3},
         {"feature_map": "hedgehog", "normalize": False},
@@ -53,6 +59,14 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     ],
     "min_gru": [{"positive": False, "expansion": 2}],
     "rg_lru": [{"num_heads": 2, "inner_dim": 12, "scale_first": False}],
+    "hyena": [
+        {"order": 3},
+        {"filter": {"type": "explicit", "num_taps": 20}, "short_taps": 4},
+        {"causal": False},
+    ],
+    "multihead_hyena": [{"num_heads": 2}, {"num_heads": 4, "causal": False}],
+    "hyena_experts": [{"num_experts": 3, "active_experts": 3, "expert_dim": 3}],
+    "h3": [{"head_dim": 2, "shift_taps": 3}],
     "block": [
         {"mixer": "hyena", "norm": "layer_norm", "norm_position": "post"},
         {"mixer": "gated_mlp", "norm": None},
@@ -171,6 +185,8 @@ def set_weights(layer: Any, seed: int) -> None:
             value = value + noise
         elif variable.name.startswith(("log_", "frequency")):
             value = value + noise
+        elif variable.name == "denominator":  # Whose poles lie inside the circle.
+            value = 0.8 * noise / np.abs(noise).sum(axis=0)
         elif len(value.shape) == 1:
             value = noise + (1.0 if variable.name in ("scale", "gamma", "skip") else 0.0)
         else:

@@ -18,6 +18,7 @@ class ShortConvolution(EmberLayer):
     Args:
         taps: int >= 1. How many positions an output sees, itself included.
         use_bias: bool. Whether `b` is there.
+        causal: bool. False centres the taps on the position; there is then no state.
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments:
@@ -40,12 +41,13 @@ class ShortConvolution(EmberLayer):
     ```
     """
 
-    def __init__(self, taps: int = 3, use_bias: bool = False, **kwargs: Any):
+    def __init__(self, taps: int = 3, use_bias: bool = False, causal: bool = True, **kwargs: Any):
         super().__init__(**kwargs)
         if taps < 1:
             raise ValueError(f"`ShortConvolution` received taps={taps}, expected at least 1.")
         self.taps = taps
         self.use_bias = use_bias
+        self.causal = causal
         self.supports_masking = True
 
     def build(self, input_shape: Any) -> None:
@@ -73,6 +75,7 @@ class ShortConvolution(EmberLayer):
         y = fft_conv(
             x,
             self.kernel,
+            causal=self.causal,
             initial_state=state,
             return_state=return_state,
             mask=mask,
@@ -98,4 +101,9 @@ class ShortConvolution(EmberLayer):
         return fft_conv_state(batch_size, self.width, taps=self.taps, dtype=self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "taps": self.taps, "use_bias": self.use_bias}
+        return {
+            **super().get_config(),
+            "taps": self.taps,
+            "use_bias": self.use_bias,
+            "causal": self.causal,
+        }

@@ -8,9 +8,11 @@ from ember_keras.layers.sequence_mixing.fft_conv import FFTConv
 from ember_keras.layers.sequence_mixing.gated_delta_net import GatedDeltaNet
 from ember_keras.layers.sequence_mixing.gated_linear_attention import GatedLinearAttention
 from ember_keras.layers.sequence_mixing.gru import GRU
+from ember_keras.layers.sequence_mixing.h3 import H3
 from ember_keras.layers.sequence_mixing.hgrn import HGRN
 from ember_keras.layers.sequence_mixing.hgrn2 import HGRN2
 from ember_keras.layers.sequence_mixing.hyena import Hyena
+from ember_keras.layers.sequence_mixing.hyena_experts import HyenaExperts
 from ember_keras.layers.sequence_mixing.kimi_delta_attention import KimiDeltaAttention
 from ember_keras.layers.sequence_mixing.linear_attention import LinearAttention
 from ember_keras.layers.sequence_mixing.lru import LRU
@@ -20,8 +22,10 @@ from ember_keras.layers.sequence_mixing.mamba import Mamba
 from ember_keras.layers.sequence_mixing.mamba2 import Mamba2
 from ember_keras.layers.sequence_mixing.min_recurrent import MinGRU, MinLSTM
 from ember_keras.layers.sequence_mixing.mlstm import MLSTM
+from ember_keras.layers.sequence_mixing.multihead_hyena import MultiheadHyena
 from ember_keras.layers.sequence_mixing.retention import Retention
 from ember_keras.layers.sequence_mixing.rg_lru import RGLRU
+from ember_keras.layers.sequence_mixing.sliding_attention import SlidingAttention
 from ember_keras.layers.sequence_mixing.slstm import SLSTM
 
 __all__ = [
@@ -32,9 +36,11 @@ __all__ = [
     "GRU",
     "GatedDeltaNet",
     "GatedLinearAttention",
+    "H3",
     "HGRN",
     "HGRN2",
     "Hyena",
+    "HyenaExperts",
     "KimiDeltaAttention",
     "LRU",
     "LSTM",
@@ -45,8 +51,10 @@ __all__ = [
     "Mamba2",
     "MinGRU",
     "MinLSTM",
+    "MultiheadHyena",
     "RGLRU",
     "Retention",
     "SLSTM",
     "SequenceMixer",
+    "SlidingAttention",
 ]

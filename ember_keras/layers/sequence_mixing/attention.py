@@ -55,6 +55,9 @@ class Attention(SequenceMixer):
     ```
     """
 
+    window: int | None = None
+    """Positions that a position sees, itself included; None for all. `SlidingAttention` has one."""
+
     def __init__(
         self,
         num_heads: int = 4,
@@ -67,20 +70,19 @@ class Attention(SequenceMixer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        name = type(self).__name__
         groups = num_heads if num_kv_heads is None else num_kv_heads
         if num_heads < 1 or groups < 1 or num_heads % groups:
             raise ValueError(
-                f"`Attention` received num_heads={num_heads} and num_kv_heads={num_kv_heads}, "
+                f"`{name}` received num_heads={num_heads} and num_kv_heads={num_kv_heads}, "
                 "expected positive numbers of which the second divides the first."
             )
         if head_dim is not None and head_dim < 1:
             raise ValueError(
-                f"`Attention` received head_dim={head_dim}, expected at least 1, or None."
+                f"`{name}` received head_dim={head_dim}, expected at least 1, or None."
             )
         if rotary_base <= 1:
-            raise ValueError(
-                f"`Attention` received rotary_base={rotary_base}, expected more than 1."
-            )
+            raise ValueError(f"`{name}` received rotary_base={rotary_base}, expected more than 1.")
         self.num_heads = num_heads
         self.num_kv_heads = num_kv_heads
         self.head_dim = head_dim
@@ -94,10 +96,10 @@ class Attention(SequenceMixer):
         return self.causal
 
     def build(self, input_shape: Any) -> None:
-        width = require_sequence(self, input_shape)
+        width, name = require_sequence(self, input_shape), type(self).__name__
         if self.head_dim is None and width % self.num_heads:
             raise ValueError(
-                f"`Attention` received an input of width {width}, which its {self.num_heads} "
+                f"`{name}` received an input of width {width}, which its {self.num_heads} "
                 "heads do not divide. Choose another num_heads, or give head_dim."
             )
         self._head_dim = self.head_dim or width // self.num_heads
@@ -127,6 +129,8 @@ class Attention(SequenceMixer):
         return_state: bool,
     ) -> tuple[Any, State | None]:
         batch, time = ops.shape(x)[0], ops.shape(x)[1]
+        if state is None and return_state and self.window is not None:
+            state = self.initial_mixer_state(batch, None)
         q = ops.reshape(self.query(x), (batch, time, self.num_heads, self._head_dim))
         k = ops.reshape(self.key(x), (batch, time, self._groups, self._head_dim))
         v = ops.reshape(self.value(x), (batch, time, self._groups, self._head_dim))
@@ -140,6 +144,7 @@ class Attention(SequenceMixer):
             k,
             v,
             causal=self.causal,
+            window=self.window,
             initial_state=state,
             return_state=return_state,
             mask=mask,
@@ -155,8 +160,9 @@ class Attention(SequenceMixer):
             self._groups,
             self._head_dim,
             self._head_dim,
-            max_length=max_length,
+            max_length=max_length if self.window is None else None,
             dtype=self.compute_dtype,
+            window=self.window,
         )
 
     def get_config(self) -> dict[str, Any]:

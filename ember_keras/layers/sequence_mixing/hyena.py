@@ -32,6 +32,8 @@ class Hyena(SequenceMixer):
         filter: a name, configuration or layer of `registry.filters`, for the long convolutions; it
             is built anew for each.
         use_bias: bool. Whether the two linear maps have biases.
+        causal: bool. False centres the short convolution and joins filters that look ahead; it then
+            has no state and no `step`.
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments: those of every sequence mixer, `x` `(B, T, D)` first.
@@ -57,22 +59,26 @@ class Hyena(SequenceMixer):
         short_taps: int = 3,
         filter: Annotated[Any, Component("filters")] = "implicit",
         use_bias: bool = True,
+        causal: bool = True,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         if order < 2:
-            raise ValueError(f"`Hyena` received order={order}, expected at least 2.")
+            raise ValueError(
+                f"`{type(self).__name__}` received order={order}, expected at least 2."
+            )
         self.order = order
         self.short_taps = short_taps
         self.use_bias = use_bias
+        self.causal = causal
         self.short_convolution = ShortConvolution(
-            short_taps, use_bias, dtype=self.dtype_policy, name="short_convolution"
+            short_taps, use_bias, causal, dtype=self.dtype_policy, name="short_convolution"
         )
         filter = build_filter(filter, self.dtype_policy)
         config = registry.part_config(filter, ("filters",))
         self.convolutions = [
             LongConvolution(
-                config if i else filter, dtype=self.dtype_policy, name=f"convolution_{i}"
+                config if i else filter, causal, dtype=self.dtype_policy, name=f"convolution_{i}"
             )
             for i in range(order - 1)
         ]
@@ -82,17 +88,26 @@ class Hyena(SequenceMixer):
         """The filter of the first long convolution; the others are of the same make."""
         return self.convolutions[0].filter
 
+    @property
+    def is_causal(self) -> bool:
+        return self.causal
+
+    def _widths(self, width: int) -> tuple[int, int]:
+        """The channels of the operator, and those that its output map reads."""
+        return width, width
+
     def build(self, input_shape: Any) -> None:
         width = require_sequence(self, input_shape)
-        wide = (self.order + 1) * width
+        inner, outer = self._widths(width)
+        wide = (self.order + 1) * inner
         options = {"use_bias": self.use_bias, "dtype": self.dtype_policy}
         self.input_projection = keras.layers.Dense(wide, name="input_projection", **options)
         self.output_projection = keras.layers.Dense(width, name="output_projection", **options)
         self.input_projection.build(input_shape)
         self.short_convolution.build((*input_shape[:-1], wide))
         for convolution in self.convolutions:
-            convolution.build(input_shape)
-        self.output_projection.build(input_shape)
+            convolution.build((*input_shape[:-1], inner))
+        self.output_projection.build((*input_shape[:-1], outer))
         super().build(input_shape)
 
     def mix(
@@ -118,7 +133,11 @@ class Hyena(SequenceMixer):
             z, past = run(convolution, z, past)
             z = gate * z
             long.append(past)
-        return self.output_projection(z), {"short": short, "long": long}
+        return self.output_projection(self._joined(z, x)), {"short": short, "long": long}
+
+    def _joined(self, z: Any, x: Any) -> Any:
+        """What the output map reads of the operator's result `z` and the input `x`."""
+        return z
 
     def initial_mixer_state(self, batch_size: int, max_length: int | None) -> State:
         return {
@@ -133,4 +152,5 @@ class Hyena(SequenceMixer):
             "short_taps": self.short_taps,
             "filter": registry.part_config(self.filter, ("filters",)),
             "use_bias": self.use_bias,
+            "causal": self.causal,
         }

@@ -28,6 +28,8 @@ class LongConvolution(EmberLayer):
     Args:
         filter: a name, configuration or layer of `registry.filters`.
         causal: bool. False adds a second filter that looks ahead; there is then no state.
+        num_filters: int or None. Filters, each with its skip weight, that D / `num_filters`
+            neighbouring channels share; None is one a channel.
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments:
@@ -44,9 +46,11 @@ class LongConvolution(EmberLayer):
         self,
         filter: Annotated[Any, Component("filters")] = "implicit",
         causal: bool = True,
+        num_filters: int | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        self.num_filters = num_filters
         self.filter = build_filter(filter, self.dtype_policy)
         self.causal = causal
         # Looking ahead has a filter of its own, of the same make.
@@ -58,11 +62,12 @@ class LongConvolution(EmberLayer):
 
     def build(self, input_shape: Any) -> None:
         self.width = input_shape[-1]
-        self.filter.build((self.width,))
+        filters = self.num_filters or self.width
+        self.filter.build((filters,))
         if self.ahead is not None:
-            self.ahead.build((self.width,))
+            self.ahead.build((filters,))
         self.skip = self.add_weight(
-            (self.width,), keras.initializers.RandomNormal(stddev=1.0), name="skip"
+            (filters,), keras.initializers.RandomNormal(stddev=1.0), name="skip"
         )
         super().build(input_shape)
 
@@ -76,16 +81,16 @@ class LongConvolution(EmberLayer):
     ) -> Any:
         if state is None and return_state and self.filter.size is not None:
             state = self.initial_state(keras.ops.shape(x)[0], None)
-        length = taps_needed(x.shape[1], state, taps=self.filter.size)
-        k = self.filter.taps(length)
-        if self.ahead is not None:
-            # Tap 0 belongs to both; the centre of the joined filter is the position itself.
-            ahead = self.ahead.taps(length)
-            k = keras.ops.concatenate([keras.ops.flip(ahead[1:], axis=0), k], axis=0)
+        # After a state that holds the taps one position needs no others.
+        if state is not None and "taps" in state and x.shape[1] == 1:
+            k = None
+        else:
+            k = self._taps(taps_needed(x.shape[1], state, taps=self.filter.size))
+        d = self._shared(keras.ops.convert_to_tensor(self.skip))
         return fft_conv(
             x,
             k,
-            self.skip,
+            d,
             causal=self.causal,
             initial_state=state,
             return_state=return_state,
@@ -93,12 +98,27 @@ class LongConvolution(EmberLayer):
             segment_ids=segment_ids,
         )
 
+    def _taps(self, length: int) -> Any:
+        """The taps `(length, D)`, with those that look ahead where there are any."""
+        k = self.filter.taps(length)
+        if self.ahead is not None:
+            # Tap 0 belongs to both; the centre of the joined filter is the position itself.
+            ahead = self.ahead.taps(length)
+            k = keras.ops.concatenate([keras.ops.flip(ahead[1:], axis=0), k], axis=0)
+        return self._shared(k)
+
+    def _shared(self, weights: Any) -> Any:
+        """Weights of one a filter as weights of one a channel."""
+        share = self.width // weights.shape[-1]
+        return weights if share == 1 else keras.ops.repeat(weights, share, axis=-1)
+
     def initial_state(self, batch_size: int, max_length: int | None) -> State:
         size = self.filter.size
         if size is not None:
             return fft_conv_state(batch_size, self.width, taps=size, dtype=self.compute_dtype)
+        k = None if max_length is None else self._taps(max_length)
         return fft_conv_state(
-            batch_size, self.width, max_length=max_length, dtype=self.compute_dtype
+            batch_size, self.width, max_length=max_length, dtype=self.compute_dtype, k=k
         )
 
     def get_config(self) -> dict[str, Any]:
@@ -106,4 +126,36 @@ class LongConvolution(EmberLayer):
             **super().get_config(),
             "filter": registry.part_config(self.filter, ("filters",)),
             "causal": self.causal,
+            "num_filters": self.num_filters,
         }
+
+
+def convolve_products(convolution: Any, q: Any, k: Any, v: Any, heads: int, **options: Any) -> Any:
+    """`o_t = (filter * k v^T)_t^T q_t`, a head at a time: what `LongConvolution` makes of products.
+
+    With heads of width N it convolves D N channels, and its state holds as many. There is no way
+    around them: a filter that is no sum of exponentials has no smaller state.
+
+    Args:
+        convolution: `LongConvolution` over D N channels with a filter a head.
+        q: tensor `(B, T, D)`; k and v alike.
+        k: the keys.
+        v: the values.
+        heads: int. H, which divides D into heads of width N.
+        **options: of the convolution's call; with `return_state=True` the result is `(o, state)`.
+
+    Returns:
+        `(B, T, D)`.
+    """
+    batch, time, width = keras.ops.shape(q)[0], q.shape[1], q.shape[2]
+    time = keras.ops.shape(q)[1] if time is None else time
+    size = width // heads
+    keys = keras.ops.reshape(k, (batch, time, heads, size, 1))
+    values = keras.ops.reshape(v, (batch, time, heads, 1, size))
+    products = keras.ops.reshape(keys * values, (batch, time, width * size))
+    y = convolution(products, **options)
+    y, state = y if options.get("return_state") else (y, None)
+    y = keras.ops.reshape(y, (batch, time, heads, size, size))
+    o = keras.ops.sum(keras.ops.reshape(q, (batch, time, heads, size, 1)) * y, axis=3)
+    o = keras.ops.reshape(o, (batch, time, width))
+    return (o, state) if options.get("return_state") else o

@@ -2,11 +2,14 @@
 
 A cache state is a dict of buffers ``(B, M, ...)`` and ``length`` ``(B,)`` int32: the past of row
 ``b`` sits in slots ``0 .. length[b] - 1``, without holes, and the other slots are zero.
-Two kinds exist, told apart by structure:
+Three kinds exist, told apart by structure:
 
 - growing: appending ``T`` positions makes ``M + T`` slots;
 - fixed: made with ``max_length``, it has the extra entry ``capacity`` ``()`` int32, and ``M``
-  never changes, so that a compiled step is compiled once.
+  never changes, so that a compiled step is compiled once;
+- window: made with ``window``, it has the extra entry ``window`` ``()`` int32, and holds the last
+  ``M = window - 1`` positions with the newest last, however many have passed; ``length`` counts
+  them all. Nothing in it can overflow.
 
 Only real positions (mask True) are stored. A fixed buffer that overflows raises `ValueError`
 where values can be read; in traced code the outputs of positions beyond the capacity are NaN.
@@ -104,7 +107,7 @@ def runs(segment_ids, placed=None):
     return ops.pad(ops.cast(ops.cumsum(changed, axis=1), "int32"), ((0, 0), (1, 0)))
 
 
-def make(batch_size, tails, max_length=None, dtype=None):
+def make(batch_size, tails, max_length=None, dtype=None, window=None):
     """Return an empty cache state.
 
     Args:
@@ -112,18 +115,24 @@ def make(batch_size, tails, max_length=None, dtype=None):
         tails: dict from buffer name to the shape of one position, such as ``{"key": (G, K)}``.
         max_length: int or None. Slots of a fixed cache; None makes a growing one.
         dtype: str or None. Dtype of the buffers; None is `keras.config.floatx()`.
+        window: int or None. Positions that a window sees, the newest included. Not together with
+            `max_length`.
     """
     if max_length is not None and max_length < 1:
         raise ValueError(
             f"Received max_length={max_length}; expected an integer >= 1, or None for a state "
             "that grows."
         )
+    if window is not None:
+        _check_window(window, max_length)
     dtype = dtype or keras.config.floatx()
-    slots = max_length or 0
+    slots = max_length or (window or 1) - 1
     state = {name: ops.zeros((batch_size, slots, *tail), dtype) for name, tail in tails.items()}
     state["length"] = ops.zeros((batch_size,), "int32")
     if max_length is not None:
         state["capacity"] = ops.convert_to_tensor(max_length, "int32")
+    if window is not None:
+        state["window"] = ops.convert_to_tensor(window, "int32")
     return state
 
 
@@ -131,7 +140,7 @@ def check(state, names, maker):
     """Raise `ValueError` unless `state` is a cache state with the buffers `names`."""
     expected = sorted([*names, "length"])
     known = isinstance(state, dict)
-    found = sorted(set(state) - {"capacity"}) if known else type(state).__name__
+    found = sorted(set(state) - {"capacity", "window"}) if known else type(state).__name__
     if found != expected:
         raise ValueError(
             f"Received an initial_state with {found}; expected a dict with {expected} "
@@ -185,6 +194,43 @@ def append(state, chunk, placed=None, kept=None, reset=None):
     return result
 
 
+def roll(state, chunk, placed=None, kept=None, reset=None):
+    """Return a window `state` with the real positions of a chunk rolled in.
+
+    The arguments are those of `append`. The cost is that of the window and the chunk.
+    """
+    name = next(iter(chunk))
+    length, time, slots = state["length"], int(chunk[name].shape[1]), slots_of(state, name)
+    if reset is not None:
+        length = ops.where(reset, ops.zeros_like(length), length)
+    if kept is not None:
+        count = kept[1]
+    else:
+        count = ops.full_like(length, time) if placed is None else placed.count
+    total = length + count
+    slot = ops.arange(slots, dtype="int32")[None, :]
+    new = {}
+    for name, value in chunk.items():
+        if slots == 0:
+            new[name] = state[name]
+            continue
+        both = ops.concatenate([state[name], ops.cast(value, state[name].dtype)], axis=1)
+        last = both[:, time:] if placed is None else gather(both, placed.count[:, None] + slot)
+        new[name] = keep(last, slot >= slots - total[:, None])
+    return {**new, "length": total, "window": state["window"]}
+
+
+def held(state, name):
+    """Return ``(positions, there)`` ``(B, M)`` of the slots of a window state.
+
+    A position counts the real tokens before it; it is negative where a slot is still empty.
+    """
+    slots = slots_of(state, name)
+    step = ops.arange(slots, dtype="int32")[None, :] - slots
+    positions = state["length"][:, None] + step
+    return positions, positions >= 0
+
+
 def beyond(state, name, positions):
     """Return bool ``(B, T)``: positions past the capacity of a fixed state; None if it grows."""
     if "capacity" not in state:
@@ -210,6 +256,19 @@ def last_run(run, placed=None):
     count = ops.cast(ops.sum(ops.cast(inside, "int32"), axis=1), "int32")
     total = ops.full_like(last, run.shape[1]) if placed is None else placed.count
     return last, (total - count, count), last > 0
+
+
+def _check_window(window, max_length):
+    if max_length is not None:
+        raise ValueError(
+            f"Received window={window} and max_length={max_length}; expected one of the two. A "
+            "window never overflows: drop max_length."
+        )
+    if window < 1:
+        raise ValueError(
+            f"Received window={window}; expected an integer >= 1. A window of 1 sees only the "
+            "position itself."
+        )
 
 
 def _write(buffer, value, target):

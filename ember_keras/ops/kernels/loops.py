@@ -1,5 +1,6 @@
-"""A scan whose outputs may have any shape, and which holds one step at a time, on every backend.
+"""Loops and branches that behave alike on every backend.
 
+`scan` has outputs of any shape, and holds one step at a time.
 Keras's own asks, under tensorflow, that what is stacked has the shape and dtype of the carry. Under
 mlx it leaves the order of the steps open, and mlx may then hold the intermediates of all at once.
 """
@@ -57,3 +58,23 @@ def _tensorflow(function, init, xs):
             lambda at, *_: at < count, body, (tf.constant(1), carry, arrays), parallel_iterations=1
         )
     return carry, tree.pack_sequence_as(first, [array.stack() for array in arrays])
+
+
+def can_switch(value):
+    """Return whether `switch` on `value` runs one branch alone: under mlx not in compiled code."""
+    return backend.name() != "mlx" or not backend.is_tracing(value)
+
+
+def switch(index, branches, operands):
+    """Return ``branches[index](*operands)``, running that branch alone.
+
+    Args:
+        index: int32 tensor ``()`` within bounds.
+        branches: tuple of functions with results alike in structure, shapes and dtypes.
+        operands: tuple of tensors.
+    """
+    if len(branches) == 1:
+        return branches[0](*operands)
+    if backend.is_tracing(index):
+        return ops.switch(index, branches, *operands)
+    return branches[int(backend.to_numpy(index))](*operands)

@@ -9,7 +9,9 @@ from ember_keras.ops.engines.attention import parallel
 from ember_keras.ops.tensor.nests import wrap
 
 
-def attention_state(batch_size, groups, key_dim, value_dim=None, max_length=None, dtype=None):
+def attention_state(
+    batch_size, groups, key_dim, value_dim=None, max_length=None, dtype=None, window=None
+):
     """Return an empty past for `attention`.
 
     Args:
@@ -20,10 +22,13 @@ def attention_state(batch_size, groups, key_dim, value_dim=None, max_length=None
         max_length: int or None. Positions the state can hold. With it the shapes never change,
             so that a compiled step is compiled once; None makes a state that grows.
         dtype: str or None, of the stored keys and values; None is `keras.config.floatx()`.
+        window: int or None. Of attention through a window, whose past is its last ``window - 1``
+            positions: constant in size, and it never overflows. Not together with `max_length`.
 
     Returns:
         dict with ``key`` ``(B, M, G, K)``, ``value`` ``(B, M, G, V)``, ``length`` ``(B,)`` int32,
-        and ``capacity`` ``()`` int32 where `max_length` is given. ``M`` is `max_length`, or 0.
+        and ``capacity`` ``()`` int32 where `max_length` is given, or ``window`` ``()`` int32 where
+        `window` is. ``M`` is `max_length`, or ``window - 1`` with the newest last, or 0.
 
     Example:
 
@@ -32,7 +37,7 @@ def attention_state(batch_size, groups, key_dim, value_dim=None, max_length=None
     (2, 16, 1, 8)
     """
     tails = {"key": (groups, key_dim), "value": (groups, value_dim or key_dim)}
-    return cache.make(batch_size, tails, max_length, dtype)
+    return cache.make(batch_size, tails, max_length, dtype, window)
 
 
 @wrap
@@ -65,6 +70,7 @@ def attention(
             not causal, counted in real tokens.
         scale: float or None; None is ``1 / sqrt(K)``.
         initial_state: dict from `attention_state` or an earlier call, or None for an empty past.
+            After one made with a window, `window` is at most that.
         return_state: bool. Also return the past after this chunk.
         mask: bool tensor ``(B, S)`` over the keys, True at real positions. Padded positions are
             not there: nobody sees them, they take no place in a window or in the state, and
@@ -147,6 +153,12 @@ def _stateful(q, k, v, mask, segment_ids, state, return_state, options):
     positions = length[:, None] + step
     if time == 1 and mask is not None:
         placed = cache.single(mask)
+    if "window" in state:
+        out = _after_window(q, k, v, state, positions, placed, run, options)
+        new = cache.roll(state, {"key": k, "value": v}, placed, kept, reset)
+        if placed is not None:
+            out = cache.uncompact(out, placed)
+        return (out, new) if return_state else out
     new = cache.append(state, {"key": k, "value": v}, placed, kept, reset)
     past = cache.slots_of(state, "key")
     if past == 0:
@@ -169,18 +181,42 @@ def _stateful(q, k, v, mask, segment_ids, state, return_state, options):
     return (out, new) if return_state else out
 
 
+def _after_window(q, k, v, state, positions, placed, run, options):
+    """Return the output of a chunk after the window that precedes it."""
+    time, past, window = int(q.shape[1]), cache.slots_of(state, "key"), options["window"]
+    if window is None or window - 1 > past:
+        raise ValueError(
+            f"Received window={window} and a state that holds {past} positions; expected a window "
+            f"of at most {past + 1}. Make the state with attention_state(..., window={window})."
+        )
+    if past == 0:
+        real = None if placed is None else placed.filled
+        step = ops.arange(time, dtype="int32")[None, :]
+        return _run(q, k, v, parallel.Sight(step, step, real, run, run), options, plain=True)
+    q, keys, values, sight = _with_past(q, k, v, state, positions, placed, run)
+    if time * (past + time) <= parallel.FULL:
+        return _run(q, keys, values, sight, options)
+    # Queries of the past too, whose outputs are dropped: in order, a long chunk costs T * window.
+    q = ops.pad(q, ((0, 0), (past, 0), (0, 0), (0, 0)))
+    sight = sight._replace(queries=sight.keys, query_runs=sight.key_runs)
+    return _run(q, keys, values, sight, options, plain=True)[:, past:]
+
+
 def _with_past(q, k, v, state, positions, placed, run):
     """Return q, and the keys, values and `Sight` of the past followed by the chunk."""
-    length, past = state["length"], cache.slots_of(state, "key")
-    slots = ops.arange(past, dtype="int32")[None, :]
+    if "window" in state:
+        here, there = cache.held(state, "key")
+    else:
+        slots = ops.arange(cache.slots_of(state, "key"), dtype="int32")[None, :]
+        here = slots + ops.zeros_like(state["length"])[:, None]
+        there = slots < state["length"][:, None]
     filled = ops.ones_like(positions, dtype="bool") if placed is None else placed.filled
-    here = slots + ops.zeros_like(length)[:, None]
     keys = ops.concatenate([ops.cast(state["key"], k.dtype), k], axis=1)
     values = ops.concatenate([ops.cast(state["value"], v.dtype), v], axis=1)
     sight = parallel.Sight(
         positions,
         ops.concatenate([here, positions], axis=1),
-        ops.concatenate([slots < length[:, None], filled], axis=1),
+        ops.concatenate([there, filled], axis=1),
         run,
         None if run is None else ops.concatenate([ops.zeros_like(here), run], axis=1),
     )

@@ -4,11 +4,11 @@ import keras
 from keras import ops
 
 from ember_keras.ops.engines import cache, checks
-from ember_keras.ops.engines.fft_conv import parallel
+from ember_keras.ops.engines.fft_conv import parallel, relaxed
 from ember_keras.ops.tensor.nests import wrap
 
 
-def fft_conv_state(batch_size, width, max_length=None, taps=None, dtype=None):
+def fft_conv_state(batch_size, width, max_length=None, taps=None, dtype=None, k=None):
     """Return an empty past for `fft_conv`.
 
     Args:
@@ -19,10 +19,13 @@ def fft_conv_state(batch_size, width, max_length=None, taps=None, dtype=None):
         taps: int or None. Of a finite filter, whose past is the window of its last
             ``taps - 1`` inputs: constant in size, and it never overflows.
         dtype: str or None, of the stored inputs; None is `keras.config.floatx()`.
+        k: tensor ``(taps, D)`` or None. The filter, which a state of `max_length` positions then
+            holds: a step costs ``O(D log^2 M)`` amortised in place of ``O(D M)``, exactly.
 
     Returns:
         dict. Without `taps`: ``input`` ``(B, M, D)``, ``length`` ``(B,)`` int32, and ``capacity``
-        ``()`` int32 where `max_length` is given; ``M`` is `max_length`, or 0.
+        ``()`` int32 where `max_length` is given; ``M`` is `max_length`, or 0. With `k` also
+        ``taps`` ``(M, D)``, ``pending`` ``(B, M, D)`` and ``origin`` ``(B,)`` int32.
         With `taps`: ``window`` ``(B, taps - 1, D)``, the newest input last.
 
     Example:
@@ -32,8 +35,18 @@ def fft_conv_state(batch_size, width, max_length=None, taps=None, dtype=None):
     >>> tuple(fft_conv_state(batch_size=2, width=4, taps=3)["window"].shape)
     (2, 2, 4)
     """
+    if k is not None and max_length is None:
+        raise ValueError(
+            "Received k without max_length; expected both, because a state that holds its filter "
+            "holds as many taps as positions. Give max_length, or drop k."
+        )
     if taps is None:
-        return cache.make(batch_size, {"input": (width,)}, max_length, dtype)
+        state = cache.make(batch_size, {"input": (width,)}, max_length, dtype)
+        if k is None:
+            return state
+        k = checks.floating("k", k, "(taps, D)")
+        checks.same("the width D of k", k.shape[1], width, "the state")
+        return relaxed.extend(state, k)
     if max_length is not None:
         raise ValueError(
             f"Received taps={taps} and max_length={max_length}; expected one of the two. A filter "
@@ -95,12 +108,17 @@ def fft_conv(
 
     Args:
         u: tensor ``(B, T, D)``.
-        k: tensor ``(taps, D)``, ``taps >= 1``: shorter than T, equal, or longer.
+        k: tensor ``(taps, D)``, ``taps >= 1``: shorter than T, equal, or longer. None after a
+            state that holds its filter, which then gives the taps.
         d: tensor ``(D,)`` or None, the skip.
         causal: bool.
         initial_state: dict from `fft_conv_state` or an earlier call, or None for an empty past.
             After a past in ``M`` slots only the first `taps_needed` taps count. One position
             after a past is a dot product of the past with the filter: ``O(M D)``, no FFT.
+            After a state made with the filter, and without `k`, it is relaxed: blocks of 16, 32,
+            64 .. positions are passed on by FFT as they fill, ``O(D log^2 M)`` amortised; only in
+            code compiled by mlx, which cannot choose by value, it stays the dot product. A `k`
+            that is given replaces the state's, from the first position of the state on.
         return_state: bool. Also return the past after this chunk.
         mask: bool tensor ``(B, T)``, True at real positions. Padded positions are not there:
             they output 0, and real positions and the state are as if they had been cut out.
@@ -121,7 +139,14 @@ def fft_conv(
     ((2, 100, 4), (2, 100, 4))
     """
     u = checks.floating("u", u, "(B, T, D)")
-    k = checks.floating("k", k, "(taps, D)")
+    held = relaxed.is_relaxed(initial_state)
+    given = k is not None
+    if not given and not held:
+        raise ValueError(
+            "Received k=None; expected a tensor (taps, D), or an initial_state that holds its "
+            "filter. Pass k, or make the state with fft_conv_state(..., k=k)."
+        )
+    k = checks.floating("k", k if given else initial_state["taps"], "(taps, D)")
     d = None if d is None else checks.floating("d", d, "(D,)")
     time = checks.static("u", u, 1)
     checks.static("k", k, 0)
@@ -150,8 +175,13 @@ def fft_conv(
     elif isinstance(initial_state, dict) and set(initial_state) == {"window"}:
         y, state = _after_window(x, k, d, initial_state, placed, run)
     else:
-        cache.check(initial_state, ("input",), "fft_conv_state(...)")
-        y, state = _after_history(x, k, d, initial_state, placed, run)
+        past = relaxed.plain(initial_state) if held else initial_state
+        cache.check(past, ("input",), "fft_conv_state(...)")
+        if held and not given and time == 1 and relaxed.can_step(initial_state):
+            y, state = _relaxed_step(x, d, initial_state, placed)
+        else:
+            y, state = _after_history(x, k, d, past, placed, run)
+            state = relaxed.after_history(state, initial_state, k) if held else state
     y = ops.cast(y, u.dtype)
     if placed is not None:
         y = cache.uncompact(y, placed)
@@ -219,11 +249,21 @@ def _after_history(x, k, d, state, placed, run):
         there = ops.logical_and(source >= 0, source < past)
         moved = cache.gather(state["input"], ops.clip(source, 0, past - 1))
         y = _continued(ops.cast(cache.keep(moved, there), x.dtype), x, k, d, run)
-    positions = length[:, None] + ops.arange(time, dtype="int32")[None, :]
-    over = cache.beyond(state, "input", positions)
-    if over is not None:
-        y = ops.where(over[:, :, None], ops.full_like(y, float("nan")), y)
-    return y, new
+    return _marked(y, state), new
+
+
+def _relaxed_step(x, d, state, placed):
+    y, new = relaxed.step(x, state, placed)
+    return _marked(_skip(y, x, d), state), new
+
+
+def _marked(y, state):
+    """Return y with NaN at positions past the capacity of a fixed state."""
+    step = ops.arange(int(y.shape[1]), dtype="int32")[None, :]
+    over = cache.beyond(state, "input", state["length"][:, None] + step)
+    if over is None:
+        return y
+    return ops.where(over[:, :, None], ops.full_like(y, float("nan")), y)
 
 
 def _continued(past, x, k, d, run):
