@@ -27,7 +27,7 @@ MH_ATTENTION = {
 }
 
 
-@pytest.mark.parametrize("table, alias", RESOLVED, ids=lambda value: str(value))
+@pytest.mark.parametrize("table, alias", RESOLVED, ids=lambda value: getattr(value, "kind", value))
 def test_an_alias_builds_its_target_and_is_written_back_as_that(table, alias):
     layer = table.build(alias)
     target = table.aliases()[alias]
