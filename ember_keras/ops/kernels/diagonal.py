@@ -1,7 +1,7 @@
 """Diagonal recurrences by a loop over time: compiled on jax, one fused operation a step on torch.
 
-Measured on CPU, a loop whose body is one fused multiply-add reads and writes each number once; the
-blocked form does so twice, and pays where each step of a loop costs more than its arithmetic.
+A loop whose body is one fused multiply-add reads and writes each number once; the blocked form does
+so twice, and pays where each step of a loop costs more than its arithmetic.
 """
 
 from ember_keras.ops.kernels.gradient import with_gradient
