@@ -25,7 +25,7 @@ test: $(TOX) ## runs the whole suite in tox: all five backends, lint, docs, a ba
 
 test-fast: | $(WHEEL_PYTHON) ## runs the quick tests on the working tree, under BACKEND=numpy
 	PYTHONPATH=$(CURDIR) OMP_NUM_THREADS=1 TF_CPP_MIN_LOG_LEVEL=3 MPLBACKEND=Agg KERAS_BACKEND=$(BACKEND) \
-	$(WHEEL_PYTHON) -m pytest -q -n 2 --dist loadfile -m "not slow and not matrix" --ignore tests/docs $(TESTS)
+	$(WHEEL_PYTHON) -m pytest -q -n 2 --dist loadgroup -m "not slow and not matrix" --ignore tests/docs $(TESTS)
 
 lint: | $(WHEEL_PYTHON) ## checks rules, format and types
 	$(TOX) run -e lint

@@ -18,11 +18,28 @@ def pytest_configure(config):
         )
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
+    """Groups the tests for `-n 2 --dist loadgroup`: a file's together, and all laws of a case.
+
+    A case's laws follow one another, so that one built and compiled layer serves them all and is
+    dropped before the next is made.
+    """
+    groups = [_group(item) for item in items]
+    places = {group: at for at, group in reversed(list(enumerate(groups)))}
+    order = sorted(range(len(items)), key=lambda at: (places[groups[at]], at))
+    for item, group in zip(items, groups, strict=True):
+        item.add_marker(pytest.mark.xdist_group(group))
+    items[:] = [items[at] for at in order]
     if BACKEND == "numpy":
         for item in items:
             if item.get_closest_marker("trains"):
                 item.add_marker(pytest.mark.skip(reason="numpy predicts only"))
+
+
+def _group(item):
+    case = getattr(item, "callspec", None) and item.callspec.params.get("case")
+    return getattr(case, "id", None) or item.nodeid.partition("::")[0]
 
 
 @pytest.fixture

@@ -144,6 +144,14 @@ class Case:
         return self.name in ("sequence_classifier", "sequence_regressor")
 
 
+def forget_others(case: Case) -> bool:
+    """Drops the layers of all cases but one; whether there were any."""
+    others = [key for key in _BUILT if key[:2] != (case.kind, case.id)]
+    for key in others:
+        del _BUILT[key]
+    return bool(others)
+
+
 def _short(value: Any) -> str:
     if isinstance(value, dict):
         return "+".join(str(v) for v in value.values())

@@ -15,6 +15,20 @@ _QUICK = {
     "xla_cpu_use_fusion_emitters": False,
     "xla_cpu_parallel_codegen_split_count": 1,
 }
+_OPTIMIZED = {
+    "xla_backend_optimization_level": 3,
+    "xla_llvm_disable_expensive_passes": False,
+    "xla_cpu_use_fusion_emitters": True,
+}
+
+
+def optimized(function):
+    """`function` compiled as users have it, whatever the tests' own settings make of the rest."""
+    if ek.backend.name() != "jax":
+        return ek.backend.compile(function)
+    import jax
+
+    return jax.jit(function, compiler_options=_OPTIMIZED)
 
 
 def numpy_of(nest):

@@ -4,11 +4,6 @@ backends.
 The reference is made once, on numpy in float64 with the engines' plain loops (see `reference.py`).
 """
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from laws import cases, reference
@@ -17,24 +12,6 @@ from laws.support import gradients, run
 import ember_keras as ek
 
 ALL = cases.SEQUENCE + cases.CHANNEL
-
-
-@pytest.fixture(scope="module")
-def known(tmp_path_factory):
-    """The reference's arrays, a dict a case."""
-    out = tmp_path_factory.mktemp("reference") / "reference.npz"
-    subprocess.run(
-        [sys.executable, str(Path(reference.__file__)), str(out)],
-        env={**os.environ, "KERAS_BACKEND": "numpy", "PYTHONPATH": os.pathsep.join(sys.path)},
-        check=True,
-        timeout=600,
-    )
-    found = {}
-    with np.load(out) as arrays:
-        for key in arrays.files:
-            case, _, name = key.partition("|")
-            found.setdefault(case, {})[name] = arrays[key]
-    return found
 
 
 @pytest.mark.parametrize("case", **cases.by_id(ALL))
