@@ -27,11 +27,7 @@ class FeatureMap(keras.layers.Layer):
 
 @registry.feature_maps.register("elu")
 class EluFeatures(FeatureMap):
-    """`elu(x) + 1`, positive and cheap (Katharopoulos et al. 2020, arXiv 2006.16236, equation 7).
-
-    Args:
-        **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
-    """
+    """`elu(x) + 1`, positive and cheap (Katharopoulos et al. 2020, arXiv 2006.16236, equation 7)."""
 
     def call(self, x: Any) -> Any:
         return ops.elu(wide(x)) + 1.0
@@ -39,11 +35,7 @@ class EluFeatures(FeatureMap):
 
 @registry.feature_maps.register("relu")
 class ReluFeatures(FeatureMap):
-    """`relu(x)`, sparse (Kasai et al. 2021, T2R, arXiv 2103.13076, without its learned map).
-
-    Args:
-        **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
-    """
+    """`relu(x)`, sparse (Kasai et al. 2021, T2R, arXiv 2103.13076, without its learned map)."""
 
     def call(self, x: Any) -> Any:
         return ops.relu(wide(x))
@@ -55,9 +47,6 @@ class TaylorFeatures(FeatureMap):
 
     With `x` scaled by `K^(-1/4)`. It has `1 + K + K^2` features, so heads are kept narrow; it
     recalls better than the others (Arora et al. 2024, Based, arXiv 2402.18668, section 4.1).
-
-    Args:
-        **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
     """
 
     def features(self, width: int) -> int:
@@ -76,9 +65,6 @@ class HedgehogFeatures(FeatureMap):
     """A learned map that can be as spiky as softmax: `[softmax(W x), softmax(-W x)]`, W a head.
 
     (Zhang et al. 2024, Hedgehog, arXiv 2402.04347, equations 5 and 6 in its softmax form.)
-
-    Args:
-        **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
     """
 
     def features(self, width: int) -> int:
