@@ -49,7 +49,7 @@ def run(target, job, backend, threads, limit):
                 process.communicate(json.dumps({**job, "threads": threads}).encode(), limit)
             except subprocess.TimeoutExpired:
                 _end(process)
-                return {"error": f"over the limit of {limit:.0f} s"}
+                return {"error": f"over the limit of {limit:g} s"}
             except BaseException:
                 _end(process)
                 raise

@@ -63,16 +63,16 @@ def _step(job):
         return {"error": "bidirectional: it has no step"}
     rng = np.random.default_rng(0)
     count, repeats, seen = job["tokens"], job["repeats"], sorted(job["seen"])
-    room = seen[-1] + (repeats + 1) * count + CHECKED
+    rooms = {number: number + (repeats + 1) * count + CHECKED for number in seen}
 
     def normal(*shape):
         return keras.ops.convert_to_tensor(rng.normal(size=shape).astype("float32"))
 
     one = _compiled(layer, layer.step)
     chunk = _compiled(layer, lambda x, state: layer(x, state=state, return_state=True))
-    fresh = layer.initial_state(job["batch"], room)
+    fresh = {number: layer.initial_state(job["batch"], room) for number, room in rooms.items()}
     x = normal(job["batch"], CHECKED, job["width"])
-    outputs, state = [], fresh
+    outputs, state = [], fresh[seen[0]]
     for t in range(CHECKED):
         y, state = one(x[:, t], state)
         wait((y, state))
@@ -92,11 +92,12 @@ def _step(job):
             wait((y, state))  # As generation does: the next token depends on this one.
         return state, time.perf_counter() - start
 
-    if _defers(fresh):
-        return {"at": _walked(run, fresh, seen), "difference": off, "amortised": True}
+    if _defers(fresh[seen[0]]):
+        at = {number: _walked(run, state, number) for number, state in fresh.items()}
+        return {"at": at, "difference": off, "amortised": True}
     states = []
     for number in seen:
-        y, state = chunk(normal(job["batch"], number, job["width"]), fresh)
+        y, state = chunk(normal(job["batch"], number, job["width"]), fresh[number])
         wait((y, state))
         states.append(run(state, count)[0])
     times = [[] for _ in seen]
@@ -108,27 +109,24 @@ def _step(job):
     return {"at": at, "difference": off, "amortised": False}
 
 
-def _walked(run, state, seen):
-    """The mean over the last half of the tokens up to each number, walked from the first on.
+def _walked(run, state, number):
+    """The mean over the last half of that many tokens, walked from the first on.
 
     A long convolution puts work off, and does the more of it at once the longer it waited: the last
     half of a power of two holds each of its sizes as often as it comes. A state that came out of a
     chunk would start with nothing put off. The spread is that of quarters of the half.
     """
-    at, done = {}, 0
-    for number in seen:
-        half = max(done, number // 2)
-        state, _ = run(state, half - done)
-        parts, part, done = [], max(1, (number - half) // 4), half
-        while done < number:
-            size = min(part, number - done)
-            state, total = run(state, size)
-            parts.append((total, size))
-            done += size
-        mean = sum(total for total, _ in parts) / sum(size for _, size in parts)
-        each = [total / size for total, size in parts]
-        at[number] = {"median": mean, "min": min(each), "max": max(each)}
-    return at
+    state, _ = run(state, number // 2)  # Of which the first compiles.
+    left, parts = number - number // 2, []
+    part = max(1, left // 4)
+    while left:
+        size = min(part, left)
+        state, total = run(state, size)
+        parts.append((total, size))
+        left -= size
+    each = [total / size for total, size in parts]
+    mean = sum(total for total, _ in parts) / sum(size for _, size in parts)
+    return {"median": mean, "min": min(each), "max": max(each)}
 
 
 def _defers(state):

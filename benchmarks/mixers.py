@@ -10,9 +10,10 @@ own, with the same number of threads, and is the median of the repeats after two
 Before it is timed, a mixer must give what the first backend gives with the same weights, and a peer
 what our layer gives with its weights, where we convert them.
 
-A token is one call of `step`, compiled where the backend compiles, from a state of fixed size; each
-is waited for. The state has seen that many tokens in one chunk; of a long convolution, which puts
-work off, it has seen them one by one, and the time is the mean over the last half of them.
+A token is one call of `step`, compiled by `ember_keras.backend.compile`, and each is waited for. A
+state that keeps its past has room (`max_length`) for as many tokens as it sees here. The state has
+seen that many tokens in one chunk; of a long convolution, which puts work off, it has seen them one
+by one, and the time is the mean over the last half of them.
 
 What fails, or takes longer than `--limit` seconds, has a row that says so; the exit status is 1.
 """
@@ -71,32 +72,33 @@ def _options():
     parser.add_argument("--batch", type=int, help="8, or 1 with --step")
     parser.add_argument("--time", type=int, default=1024)
     parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--repeats", type=int, default=5, help="timed steps")
+    parser.add_argument("--repeats", type=int, help="of which the median is; 5, or 15 with --step")
     parser.add_argument("--seen", default="256,16384", help="of --step: the tokens seen before")
-    parser.add_argument("--tokens", type=int, default=32, help="of --step: tokens in a repeat")
+    parser.add_argument("--tokens", type=int, default=16, help="of --step: tokens in a repeat")
     parser.add_argument("--threads", type=int, default=common.cores())
     parser.add_argument("--limit", type=float, default=900, help="seconds for one number")
     parser.add_argument("--markdown", type=Path, help="a file to write the tables to as well")
     parser.add_argument("--json", type=Path, help="a file to write the numbers to as well")
     options = parser.parse_args()
-    options.batch = options.batch or (1 if options.step else 8)
+    if options.batch is None:
+        options.batch = 1 if options.step else 8
+    if options.repeats is None:
+        options.repeats = 15 if options.step else 5
     options.backends = common.names(options.backends)
     options.seen = sorted({int(number) for number in common.names(options.seen)})
     least = ("batch", "time", "width", "repeats", "tokens", "threads")
     for name in least:
         if getattr(options, name) < 1:
             parser.error(f"--{name} is {getattr(options, name)}; expected at least 1")
-    if not options.seen or options.seen[0] < 1:
-        parser.error("--seen expects numbers of at least 1, such as 256,16384")
+    if not options.seen or options.seen[0] < 2:
+        parser.error("--seen expects numbers of at least 2, such as 256,16384")
     known = (*BACKENDS, "numpy") if options.step else BACKENDS
     _check(parser, "--backends", options.backends, known)
-    registered = common.run(
-        "benchmarks.mixers:registered", {}, options.backends[0], options.threads, options.limit
-    )
-    if "error" in registered:
-        parser.error(f"the {options.backends[0]} backend does not start: {registered['error']}")
-    options.mixers = common.names(options.mixers) if options.mixers else registered["names"]
-    _check(parser, "--mixers", options.mixers, registered["names"])
+    registered = _registered(options)
+    if registered is None:
+        parser.error(f"none of the backends {', '.join(options.backends)} starts")
+    options.mixers = common.names(options.mixers) if options.mixers else registered
+    _check(parser, "--mixers", options.mixers, registered)
     return options
 
 
@@ -104,6 +106,16 @@ def _check(parser, option, given, known):
     unknown = sorted(set(given) - set(known))
     if unknown or not given:
         parser.error(f"{option} has {', '.join(unknown)}; expected some of {', '.join(known)}")
+
+
+def _registered(options):
+    """The names of the mixers, from the first backend that starts."""
+    for backend in options.backends:
+        found = common.run("benchmarks.mixers:registered", {}, backend, options.threads, 120)
+        if "error" not in found:
+            return found["names"]
+        print(f"  {backend}: {found['error']}", file=sys.stderr)
+    return None
 
 
 def registered(job):
