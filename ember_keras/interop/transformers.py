@@ -11,11 +11,67 @@ from typing import Any
 import numpy as np
 
 from ember_keras.interop.weights import assign, refuse
-from ember_keras.layers import RGLRU, GatedDeltaNet, Mamba, Mamba2
+from ember_keras.layers import RGLRU, Attention, GatedDeltaNet, Mamba, Mamba2, SlidingAttention
 
-__all__ = ["gated_delta_net", "mamba", "mamba2", "rg_lru"]
+__all__ = ["attention", "gated_delta_net", "mamba", "mamba2", "rg_lru"]
 
+_ATTENTION = ("LlamaAttention", "MistralAttention", "MixtralAttention", "Qwen2Attention")
 _EXACT_GELU = ("GELUActivation", "QuickGELUActivation", "ClippedGELUActivation")
+
+
+def attention(module: Any) -> Attention:
+    """The `Attention` or `SlidingAttention` layer of Llama's, Mistral's, Mixtral's or Qwen2's.
+
+    The class depends on whether the module has a window. Both packages turn channel i with channel
+    i + K/2; the paper on rotary positions turns neighbours, which is the same up to the order of a
+    head's channels. Where only three of the four maps have biases, the fourth's is zero.
+
+    Args:
+        module: a `LlamaAttention`, `MistralAttention`, `MixtralAttention` or `Qwen2Attention`.
+
+    Returns:
+        A built layer with the module's weights; a `SlidingAttention` where there is a window.
+
+    Example:
+
+    ```python
+    from transformers import LlamaConfig
+    from transformers.models.llama.modeling_llama import LlamaAttention
+    import ember_keras as ek
+
+    config = LlamaConfig(hidden_size=16, num_attention_heads=4, num_key_value_heads=2)
+    mixer = ek.interop.transformers.attention(LlamaAttention(config, layer_idx=0))
+    ```
+    """
+    name = type(module).__name__
+    # Others have the same weights and use them otherwise: neighbours turned, capped scores.
+    if name not in _ATTENTION:
+        refuse(f"a {name}", f"one of {', '.join(_ATTENTION)}")
+    weights, config = _weights(module), module.config
+    rotary = config.rope_parameters
+    if rotary.get("rope_type", "default") != "default":
+        refuse(f"a {name} with rotary positions of type {rotary['rope_type']!r}", "'default'")
+    if module.attention_dropout:
+        refuse(f"a {name} with attention_dropout={module.attention_dropout}", "0")
+    window = getattr(module, "sliding_window", None)
+    if name in ("MistralAttention", "MixtralAttention"):
+        window = config.sliding_window
+    options: dict[str, Any] = {} if window is None else {"window": window}
+    layer = (Attention if window is None else SlidingAttention)(
+        num_heads=config.num_attention_heads,
+        num_kv_heads=config.num_key_value_heads,
+        head_dim=module.head_dim,
+        rotary_base=float(rotary["rope_theta"]),
+        use_bias="q_proj.bias" in weights,
+        **options,
+    )
+    layer.build((None, None, weights["q_proj.weight"].shape[1]))
+    weights.setdefault("o_proj.bias", np.zeros(len(weights["o_proj.weight"]), "float32"))
+    _dense(layer.query, weights, "q_proj")
+    _dense(layer.key, weights, "k_proj")
+    _dense(layer.value, weights, "v_proj")
+    _dense(layer.output_projection, weights, "o_proj")
+    return layer
 
 
 def mamba(module: Any) -> Mamba:
