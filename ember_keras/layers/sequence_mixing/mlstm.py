@@ -28,9 +28,12 @@ class MLSTM(SequenceMixer):
     exponentials finite and changes no output.
 
     Args:
-        num_heads: int >= 1. H, which divides the model width.
+        num_heads: int >= 1. H, which divides the model width unless both widths below are given.
+        key_dim: int or None. K, the width of a head's queries and keys; D / H when None. xLSTM-7B
+            (arXiv 2503.13427) has half of that.
+        value_dim: int or None. V, the width of a head's values; D / H when None.
         gate_soft_cap: float > 0 or None. With a number c, the logs of the gates are `c tanh(. / c)`
-            (as in xLSTM-7B, arXiv 2503.13427).
+            (as in xLSTM-7B).
         use_bias: bool. Whether the linear maps other than the gates have biases.
         epsilon: float > 0. Of the norm of each head.
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
@@ -55,27 +58,35 @@ class MLSTM(SequenceMixer):
     def __init__(
         self,
         num_heads: int = 4,
+        key_dim: int | None = None,
+        value_dim: int | None = None,
         gate_soft_cap: float | None = None,
         use_bias: bool = False,
         epsilon: float = 1e-6,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        heads.require_at_least(self, 1, num_heads=num_heads)
+        heads.require_at_least(self, 1, num_heads=num_heads, key_dim=key_dim, value_dim=value_dim)
         if gate_soft_cap is not None and gate_soft_cap <= 0:
             raise ValueError(
                 f"`MLSTM` received gate_soft_cap={gate_soft_cap}, expected more than 0, or None."
             )
         self.num_heads = num_heads
+        self.key_dim = key_dim
+        self.value_dim = value_dim
         self.gate_soft_cap = gate_soft_cap
         self.use_bias = use_bias
         self.epsilon = epsilon
 
     def build(self, input_shape: Any) -> None:
         width = require_sequence(self, input_shape)
-        self._head_dim = heads.head_width(self, width, self.num_heads)
-        for name in ("query", "key", "value", "output_gate"):
-            setattr(self, name, heads.dense(self, width, name, width, self.use_bias))
+        self._key_dim = self.key_dim or heads.head_width(self, width, self.num_heads)
+        self._value_dim = self.value_dim or heads.head_width(self, width, self.num_heads)
+        keys, values = self.num_heads * self._key_dim, self.num_heads * self._value_dim
+        for name, units in {
+            "query": keys, "key": keys, "value": values, "output_gate": values
+        }.items():  # fmt: skip
+            setattr(self, name, heads.dense(self, units, name, width, self.use_bias))
         gates: dict[str, Any] = {"use_bias": True, "kernel_initializer": "zeros"}
         self.input_gate = heads.dense(
             self, self.num_heads, "input_gate", width, bias_initializer=_input_biases, **gates
@@ -86,8 +97,10 @@ class MLSTM(SequenceMixer):
         self.norm = heads.HeadNorm(
             "layer", shared=False, epsilon=self.epsilon, dtype=self.dtype_policy, name="norm"
         )
-        self.norm.build((None, None, self.num_heads, self._head_dim))
-        self.output_projection = heads.dense(self, width, "output_projection", width, self.use_bias)
+        self.norm.build((None, None, self.num_heads, self._value_dim))
+        self.output_projection = heads.dense(
+            self, width, "output_projection", values, self.use_bias
+        )
         super().build(input_shape)
 
     def _logs(self, x: Any) -> tuple[Any, Any]:
@@ -120,7 +133,7 @@ class MLSTM(SequenceMixer):
         m_before, m = running_max(log_forget, log_write, before["log_scale"], **options)
         ones = ops.ones_like(v[..., :1])
         o, matrix = gated_linear_attention(
-            q * self._head_dim**-0.5,
+            q * self._key_dim**-0.5,
             k * ops.exp(log_write - m)[..., None],
             ops.concatenate([v, ones], axis=-1),
             log_forget + m_before - m,
@@ -135,7 +148,7 @@ class MLSTM(SequenceMixer):
         return self.output_projection(y), {"matrix": matrix, "log_scale": m[:, -1]}
 
     def initial_mixer_state(self, batch_size: int, max_length: int | None) -> State:
-        shape = (batch_size, self.num_heads, self._head_dim, self._head_dim + 1)
+        shape = (batch_size, self.num_heads, self._key_dim, self._value_dim + 1)
         dtype = heads.state_dtype(self)
         return {
             "matrix": ops.zeros(shape, dtype),
@@ -146,6 +159,8 @@ class MLSTM(SequenceMixer):
         return {
             **super().get_config(),
             "num_heads": self.num_heads,
+            "key_dim": self.key_dim,
+            "value_dim": self.value_dim,
             "gate_soft_cap": self.gate_soft_cap,
             "use_bias": self.use_bias,
             "epsilon": self.epsilon,
