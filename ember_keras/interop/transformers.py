@@ -133,9 +133,9 @@ def mamba(module: Any) -> Mamba:
     layer.log_rate.assign(weights["A_log"])
     layer.skip.assign(weights["D"])
     if has_scale:
-        names = ("dt_layernorm", "b_layernorm", "c_layernorm")
-        for scale, name in zip(layer.scales or (), names, strict=True):
-            scale.assign(weights[f"{name}.weight"])
+        lowered = {name.lower(): value for name, value in weights.items()}
+        for scale, name in zip(layer.scales or (), ("dt", "b", "c"), strict=True):
+            assign(scale, lowered[f"{name}_layernorm.weight"])
     return layer
 
 

@@ -26,7 +26,7 @@ SURFACE = {
         CausalLM LoadError SequenceClassifier SequenceModel SequenceRegressor
         load_model load_weights save_model save_weights
     """.split(),
-    "interop": "keras_layers ncps torch_nn transformers xlstm".split(),
+    "interop": "keras_layers mambapy ncps torch_nn transformers xlstm".split(),
     "callbacks": "BudgetedSchedule SaveEveryEpoch StopOnNaN TimeBudget".split(),
 }
 
