@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ember_keras.interop.weights import assign, builds, refuse, tensors
-from ember_keras.layers import MLSTM, SLSTM
+from ember_keras.layers import MLSTM, SLSTM, ExpandedMLSTM
 
 
 def slstm(module: Any, **kwargs: Any) -> SLSTM:
@@ -122,4 +122,57 @@ def mlstm(module: Any, **kwargs: Any) -> MLSTM:
         assign(layer.kernel, weight.T)
         assign(layer.bias, bias)
     assign(mixer.norm.gamma, weights["multihead_norm.weight"].reshape(heads, -1))
+    return mixer
+
+
+def expanded_mlstm(module: Any, **kwargs: Any) -> ExpandedMLSTM:
+    """An `mLSTMLayer` of the first xLSTM models as an `ember_keras.layers.ExpandedMLSTM`.
+
+    What is said in `mlstm` of the package's `eps` holds here too. The norm and the residual around
+    it are a block's.
+
+    Args:
+        module: xlstm's `xlstm.blocks.mlstm.layer.mLSTMLayer`, without biases and dropout.
+        **kwargs: of the `ExpandedMLSTM`: `name`, `dtype`, `trainable`.
+
+    Returns:
+        ExpandedMLSTM, built, with the weights of the layer.
+
+    Example:
+
+    >>> from xlstm.blocks.mlstm.layer import mLSTMLayer, mLSTMLayerConfig  # doctest: +SKIP
+    >>> config = mLSTMLayerConfig(embedding_dim=16, context_length=64)  # doctest: +SKIP
+    >>> mixer = expanded_mlstm(mLSTMLayer(config))  # doctest: +SKIP
+    """
+    config = module.config
+    if not hasattr(config, "qkv_proj_blocksize"):
+        refuse(f"a {type(module).__name__}", "the mLSTMLayer of xlstm.blocks.mlstm.layer")
+    for name in ("bias", "dropout"):
+        if getattr(config, name):
+            refuse(f"an mLSTMLayer with {name}={getattr(config, name)}", "none")
+    weights = tensors(module)
+    mixer: ExpandedMLSTM = builds(
+        ExpandedMLSTM(
+            num_heads=config.num_heads,
+            inner_dim=len(weights["learnable_skip"]),
+            block_dim=weights["q_proj.weight"].shape[2],
+            conv_taps=config.conv1d_kernel_size,
+            epsilon=float(module.mlstm_cell.outnorm.eps),
+            **kwargs,
+        ),
+        config.embedding_dim,
+    )
+    assign(mixer.input_projection.kernel, weights["proj_up.weight"].T)
+    assign(mixer.output_projection.kernel, weights["proj_down.weight"].T)
+    assign(mixer.short_convolution.kernel, weights["conv1d.conv.weight"][:, 0, ::-1].T)
+    assign(mixer.short_convolution.bias, weights["conv1d.conv.bias"])
+    assign(mixer.query_kernel, weights["q_proj.weight"].swapaxes(1, 2))
+    assign(mixer.key_kernel, weights["k_proj.weight"].swapaxes(1, 2))
+    assign(mixer.value_kernel, weights["v_proj.weight"].swapaxes(1, 2))
+    for gate, name in ((mixer.input_gate, "igate"), (mixer.forget_gate, "fgate")):
+        assign(gate.kernel, weights[f"mlstm_cell.{name}.weight"].T)
+        assign(gate.bias, weights[f"mlstm_cell.{name}.bias"])
+    scale = 1.0 + weights["mlstm_cell.outnorm.weight"]
+    assign(mixer.norm.gamma, scale.reshape(config.num_heads, -1))
+    assign(mixer.skip, weights["learnable_skip"])
     return mixer
