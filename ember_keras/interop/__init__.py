@@ -4,10 +4,11 @@ A converter takes the other package's module, reads its weights by name, and nev
 package. What it returns is built, and its weights are set.
 """
 
-from ember_keras.interop import keras_layers, ncps, torch_nn, transformers, xlstm
+from ember_keras.interop import keras_layers, mambapy, ncps, torch_nn, transformers, xlstm
 
 __all__ = [
     "keras_layers",
+    "mambapy",
     "ncps",
     "torch_nn",
     "transformers",

@@ -10,11 +10,68 @@ from typing import Any
 
 import numpy as np
 
-from ember_keras.layers import RGLRU, Mamba
+from ember_keras.interop.weights import assign, refuse
+from ember_keras.layers import RGLRU, Attention, GatedDeltaNet, Mamba, Mamba2, SlidingAttention
 
-__all__ = ["mamba", "rg_lru"]
+__all__ = ["attention", "gated_delta_net", "mamba", "mamba2", "rg_lru"]
 
+_ATTENTION = ("LlamaAttention", "MistralAttention", "MixtralAttention", "Qwen2Attention")
 _EXACT_GELU = ("GELUActivation", "QuickGELUActivation", "ClippedGELUActivation")
+
+
+def attention(module: Any) -> Attention:
+    """The `Attention` or `SlidingAttention` layer of Llama's, Mistral's, Mixtral's or Qwen2's.
+
+    The class depends on whether the module has a window. Both packages turn channel i with channel
+    i + K/2; the paper on rotary positions turns neighbours, which is the same up to the order of a
+    head's channels. Where only three of the four maps have biases, the fourth's is zero.
+
+    Args:
+        module: a `LlamaAttention`, `MistralAttention`, `MixtralAttention` or `Qwen2Attention`.
+
+    Returns:
+        A built layer with the module's weights; a `SlidingAttention` where there is a window.
+
+    Example:
+
+    ```python
+    from transformers import LlamaConfig
+    from transformers.models.llama.modeling_llama import LlamaAttention
+    import ember_keras as ek
+
+    config = LlamaConfig(hidden_size=16, num_attention_heads=4, num_key_value_heads=2)
+    mixer = ek.interop.transformers.attention(LlamaAttention(config, layer_idx=0))
+    ```
+    """
+    name = type(module).__name__
+    # Others have the same weights and use them otherwise: neighbours turned, capped scores.
+    if name not in _ATTENTION:
+        refuse(f"a {name}", f"one of {', '.join(_ATTENTION)}")
+    weights, config = _weights(module), module.config
+    rotary = config.rope_parameters
+    if rotary.get("rope_type", "default") != "default":
+        refuse(f"a {name} with rotary positions of type {rotary['rope_type']!r}", "'default'")
+    if module.attention_dropout:
+        refuse(f"a {name} with attention_dropout={module.attention_dropout}", "0")
+    window = getattr(module, "sliding_window", None)
+    if name in ("MistralAttention", "MixtralAttention"):
+        window = config.sliding_window
+    options: dict[str, Any] = {} if window is None else {"window": window}
+    layer = (Attention if window is None else SlidingAttention)(
+        num_heads=config.num_attention_heads,
+        num_kv_heads=config.num_key_value_heads,
+        head_dim=module.head_dim,
+        rotary_base=float(rotary["rope_theta"]),
+        use_bias="q_proj.bias" in weights,
+        **options,
+    )
+    layer.build((None, None, weights["q_proj.weight"].shape[1]))
+    weights.setdefault("o_proj.bias", np.zeros(len(weights["o_proj.weight"]), "float32"))
+    _dense(layer.query, weights, "q_proj")
+    _dense(layer.key, weights, "k_proj")
+    _dense(layer.value, weights, "v_proj")
+    _dense(layer.output_projection, weights, "o_proj")
+    return layer
 
 
 def mamba(module: Any) -> Mamba:
@@ -76,9 +133,9 @@ def mamba(module: Any) -> Mamba:
     layer.log_rate.assign(weights["A_log"])
     layer.skip.assign(weights["D"])
     if has_scale:
-        names = ("dt_layernorm", "b_layernorm", "c_layernorm")
-        for scale, name in zip(layer.scales or (), names, strict=True):
-            scale.assign(weights[f"{name}.weight"])
+        lowered = {name.lower(): value for name, value in weights.items()}
+        for scale, name in zip(layer.scales or (), ("dt", "b", "c"), strict=True):
+            assign(scale, lowered[f"{name}_layernorm.weight"])
     return layer
 
 
@@ -131,6 +188,133 @@ def rg_lru(module: Any) -> RGLRU:
         variable.assign(np.concatenate(gates, axis=-1))
     layer.log_decay.assign(weights["rg_lru.recurrent_param"])
     return layer
+
+
+def mamba2(module: Any) -> Mamba2:
+    """The `Mamba2` layer of a `Mamba2Mixer`.
+
+    The module's steps ignore `time_step_limit`, which its whole pass keeps to and the paper does
+    not have, so that only the default, no limit, is converted.
+
+    Args:
+        module: the transformers module.
+
+    Returns:
+        A built layer with the module's weights.
+
+    Example:
+
+    ```python
+    from transformers import Mamba2Config
+    from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
+    import ember_keras as ek
+
+    config = Mamba2Config(
+        hidden_size=16, num_heads=4, head_dim=8, n_groups=2, state_size=8, num_hidden_layers=1
+    )
+    mixer = ek.interop.transformers.mamba2(Mamba2Mixer(config, layer_idx=0))
+    ```
+    """
+    weights = _weights(module)
+    _require(weights, module, "in_proj.weight", "conv1d.weight", "dt_bias", "A_log", "norm.weight")
+    _silu(module)
+    if tuple(module.time_step_limit) != (0.0, float("inf")):
+        refuse(
+            f"a {type(module).__name__} with time_step_limit={module.time_step_limit}",
+            "(0.0, inf)",
+        )
+    width, inner = weights["in_proj.weight"].shape[1], len(weights["norm.weight"])
+    if inner % width:
+        refuse(
+            f"a {type(module).__name__} with an inner width of {inner} for a width of {width}",
+            "a multiple of it",
+        )
+    layer = Mamba2(
+        expand=inner // width,
+        head_dim=module.head_dim,
+        state_dim=module.ssm_state_size,
+        num_groups=module.n_groups,
+        conv_taps=weights["conv1d.weight"].shape[2],
+        use_bias="in_proj.bias" in weights,
+        conv_bias="conv1d.bias" in weights,
+        epsilon=float(module.norm.variance_epsilon),
+    )
+    layer.build((None, None, width))
+    _dense(layer.input_projection, weights, "in_proj")
+    _convolution(layer.short_convolution, weights, "conv1d")
+    _dense(layer.output_projection, weights, "out_proj")
+    assign(layer.log_rate, weights["A_log"])
+    assign(layer.step_bias, weights["dt_bias"])
+    assign(layer.skip, weights["D"])
+    assign(layer.norm.gamma, weights["norm.weight"].reshape(module.n_groups, -1))
+    return layer
+
+
+def gated_delta_net(module: Any) -> GatedDeltaNet:
+    """The `GatedDeltaNet` layer of a `Qwen3NextGatedDeltaNet`.
+
+    The module keeps the rows of its two input maps a key head at a time, that head's value heads
+    with it; here each of q, k, v, the gate, beta and the decay is whole.
+
+    Args:
+        module: the transformers module.
+
+    Returns:
+        A built layer with the module's weights.
+
+    Example:
+
+    ```python
+    from transformers import Qwen3NextConfig
+    from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextGatedDeltaNet
+    import ember_keras as ek
+
+    config = Qwen3NextConfig(
+        hidden_size=16, linear_num_key_heads=2, linear_num_value_heads=4,
+        linear_key_head_dim=4, linear_value_head_dim=4, num_hidden_layers=1,
+    )
+    mixer = ek.interop.transformers.gated_delta_net(Qwen3NextGatedDeltaNet(config, layer_idx=0))
+    ```
+    """
+    weights = _weights(module)
+    _require(weights, module, "in_proj_qkvz.weight", "in_proj_ba.weight", "conv1d.weight", "A_log")
+    _silu(module)
+    groups, size = module.num_k_heads, module.num_v_heads // module.num_k_heads
+    layer = GatedDeltaNet(
+        num_heads=module.num_v_heads,
+        num_key_heads=groups,
+        key_dim=module.head_k_dim,
+        value_dim=module.head_v_dim,
+        conv_taps=weights["conv1d.weight"].shape[2],
+        epsilon=float(module.norm.variance_epsilon),
+    )
+    width = weights["in_proj_qkvz.weight"].shape[1]
+    layer.build((None, None, width))
+
+    def parts(name: str, *sizes: int) -> list[np.ndarray]:
+        """The kernels `(D, units)` whose rows lie side by side in each group."""
+        rows = weights[f"{name}.weight"].reshape(groups, sum(sizes), width)
+        split = np.split(rows, np.cumsum(sizes)[:-1], axis=1)
+        return [part.reshape(-1, width).T for part in split]
+
+    keys, values = module.head_k_dim, size * module.head_v_dim
+    q, k, v, gate = parts("in_proj_qkvz", keys, keys, values, values)
+    assign(layer.input_projection.kernel, np.concatenate([q, k, v], axis=1))
+    assign(layer.gate.kernel, gate)
+    beta, decay = parts("in_proj_ba", size, size)
+    assign(layer.beta.kernel, beta)
+    assign(layer.decay.kernel, decay)
+    _convolution(layer.short_convolution, weights, "conv1d")
+    assign(layer.log_rate, weights["A_log"])
+    assign(layer.step_bias, weights["dt_bias"])
+    assign(layer.norm.gamma, weights["norm.weight"])
+    _dense(layer.output_projection, weights, "out_proj")
+    return layer
+
+
+def _silu(module: Any) -> None:
+    if module.activation not in ("silu", "swish"):
+        refuse(f"a {type(module).__name__} with the activation {module.activation!r}", "'silu'")
 
 
 def _weights(module: Any) -> dict[str, np.ndarray]:

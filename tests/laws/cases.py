@@ -51,7 +51,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "gated_delta_net": [{"num_key_heads": 2, "value_dim": 3}],
     "delta_net": [{"negative_eigenvalues": True}],
     "hgrn2": [{"lower_bound": 0.5, "state_dim": 3}],
-    "mlstm": [{"gate_soft_cap": 5.0}],
+    "mlstm": [{"gate_soft_cap": 5.0, "key_dim": 3, "value_dim": 5}],
+    "expanded_mlstm": [{"num_heads": 2, "inner_dim": 12, "block_dim": 3}],
     "hgrn": [{"complex": False, "lower_bound": 0.5, "expansion": 2}],
     "lru": [{"state_dim": 5, "max_phase": 0.3}],
     "mamba": [

@@ -14,8 +14,8 @@ SURFACE = {
     "": ["EmberTensor", "load_model", "save_model", *ROOMS],
     "blocks": ["Block"],
     "layers": """
-        Attention CfC ChannelMixer DecayFilter DeltaNet DenseMixer EluFeatures ExplicitFilter
-        ExplicitWiring FFTConv FeatureMap Filter FullWiring GRU GatedDeltaNet
+        Attention CfC ChannelMixer DecayFilter DeltaNet DenseMixer EluFeatures ExpandedMLSTM
+        ExplicitFilter ExplicitWiring FFTConv FeatureMap Filter FullWiring GRU GatedDeltaNet
         GatedLinearAttention GatedMLP H3 HGRN HGRN2 HedgehogFeatures Hyena HyenaExperts
         ImplicitFilter KimiDeltaAttention LRU LSTM LTC LinearAttention MLP MLSTM Mamba Mamba2
         MinGRU MinLSTM MultiheadHyena NCPWiring RGLRU RWKV5ChannelMixer RWKV6ChannelMixer
@@ -26,7 +26,7 @@ SURFACE = {
         CausalLM LoadError SequenceClassifier SequenceModel SequenceRegressor
         load_model load_weights save_model save_weights
     """.split(),
-    "interop": "keras_layers ncps torch_nn transformers xlstm".split(),
+    "interop": "keras_layers mambapy ncps torch_nn transformers xlstm".split(),
     "callbacks": "BudgetedSchedule SaveEveryEpoch StopOnNaN TimeBudget".split(),
 }
 

@@ -4,6 +4,7 @@ from ember_keras.layers.sequence_mixing.attention import Attention
 from ember_keras.layers.sequence_mixing.base import SequenceMixer
 from ember_keras.layers.sequence_mixing.cfc import CfC
 from ember_keras.layers.sequence_mixing.delta_net import DeltaNet
+from ember_keras.layers.sequence_mixing.expanded_mlstm import ExpandedMLSTM
 from ember_keras.layers.sequence_mixing.fft_conv import FFTConv
 from ember_keras.layers.sequence_mixing.gated_delta_net import GatedDeltaNet
 from ember_keras.layers.sequence_mixing.gated_linear_attention import GatedLinearAttention
@@ -32,6 +33,7 @@ __all__ = [
     "Attention",
     "CfC",
     "DeltaNet",
+    "ExpandedMLSTM",
     "FFTConv",
     "GRU",
     "GatedDeltaNet",

@@ -31,7 +31,8 @@ class Mamba2(SequenceMixer):
         head_dim: int or None. V, the width of a head, which divides the inner width; 64 when None,
             or the inner width where that is less.
         state_dim: int >= 1. K, the width of B and C.
-        num_groups: int >= 1. Groups of heads that share B and C; divides the heads.
+        num_groups: int >= 1. Groups of heads that share B and C, and each has a norm of its own
+            (section 8.1); divides the heads.
         conv_taps: int >= 1. The taps of the short convolution.
         use_bias: bool. Whether the two linear maps have biases.
         conv_bias: bool. Whether the short convolution has one.
@@ -105,8 +106,10 @@ class Mamba2(SequenceMixer):
             (self._heads,), step_biases, name="step_bias", autocast=False
         )
         self.skip = self.add_weight((self._heads,), "ones", name="skip", autocast=False)
-        self.norm = heads.HeadNorm(epsilon=self.epsilon, dtype=self.dtype_policy, name="norm")
-        self.norm.build((None, None, 1, self._inner))
+        self.norm = heads.HeadNorm(
+            shared=False, epsilon=self.epsilon, dtype=self.dtype_policy, name="norm"
+        )
+        self.norm.build((None, None, self.num_groups, self._inner // self.num_groups))
         self.output_projection = heads.dense(
             self, width, "output_projection", self._inner, self.use_bias
         )
@@ -141,7 +144,7 @@ class Mamba2(SequenceMixer):
             return_state=True,
         )
         o = heads.join_heads(o + u * wide(self.skip)[:, None]) * ops.silu(wide(z))
-        o = self.norm(o[:, :, None])[:, :, 0]
+        o = heads.join_heads(self.norm(heads.split_heads(o, self.num_groups)))
         return self.output_projection(ops.cast(o, self.compute_dtype)), {
             "short": short,
             "matrix": matrix,
