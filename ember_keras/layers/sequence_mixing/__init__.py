@@ -25,6 +25,9 @@ from ember_keras.layers.sequence_mixing.mlstm import MLSTM
 from ember_keras.layers.sequence_mixing.multihead_hyena import MultiheadHyena
 from ember_keras.layers.sequence_mixing.retention import Retention
 from ember_keras.layers.sequence_mixing.rg_lru import RGLRU
+from ember_keras.layers.sequence_mixing.rwkv5_time_mixer import RWKV5TimeMixer
+from ember_keras.layers.sequence_mixing.rwkv6_time_mixer import RWKV6TimeMixer
+from ember_keras.layers.sequence_mixing.rwkv7_time_mixer import RWKV7TimeMixer
 from ember_keras.layers.sequence_mixing.sliding_attention import SlidingAttention
 from ember_keras.layers.sequence_mixing.slstm import SLSTM
 
@@ -53,6 +56,9 @@ __all__ = [
     "MinLSTM",
     "MultiheadHyena",
     "RGLRU",
+    "RWKV5TimeMixer",
+    "RWKV6TimeMixer",
+    "RWKV7TimeMixer",
     "Retention",
     "SLSTM",
     "SequenceMixer",
