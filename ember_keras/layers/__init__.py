@@ -38,6 +38,7 @@ from ember_keras.layers.sequence_mixing import (
     RGLRU,
     SLSTM,
     Attention,
+    Bidirectional,
     CfC,
     DeltaNet,
     FFTConv,
@@ -62,6 +63,7 @@ from ember_keras.layers.sequence_mixing import (
 
 __all__ = [
     "Attention",
+    "Bidirectional",
     "CfC",
     "ChannelMixer",
     "DecayFilter",

@@ -14,7 +14,7 @@ SURFACE = {
     "": ["EmberTensor", "load_model", "save_model", *ROOMS],
     "blocks": ["Block"],
     "layers": """
-        Attention CfC ChannelMixer DecayFilter DeltaNet DenseMixer
+        Attention Bidirectional CfC ChannelMixer DecayFilter DeltaNet DenseMixer
         EluFeatures ExplicitFilter ExplicitWiring FFTConv FeatureMap Filter FullWiring
         GRU GatedDeltaNet GatedLinearAttention GatedMLP H3 HGRN HGRN2 HedgehogFeatures
         Hyena HyenaExperts ImplicitFilter KimiDeltaAttention LRU LSTM LTC

@@ -2,6 +2,7 @@
 
 from ember_keras.layers.sequence_mixing.attention import Attention
 from ember_keras.layers.sequence_mixing.base import SequenceMixer
+from ember_keras.layers.sequence_mixing.bidirectional import Bidirectional
 from ember_keras.layers.sequence_mixing.cfc import CfC
 from ember_keras.layers.sequence_mixing.delta_net import DeltaNet
 from ember_keras.layers.sequence_mixing.fft_conv import FFTConv
@@ -33,6 +34,7 @@ from ember_keras.layers.sequence_mixing.slstm import SLSTM
 
 __all__ = [
     "Attention",
+    "Bidirectional",
     "CfC",
     "DeltaNet",
     "FFTConv",
