@@ -21,7 +21,7 @@ SURFACE = {
         LinearAttention MLP MLSTM Mamba Mamba2 MinGRU MinLSTM MultiheadHyena NCPWiring
         RGLRU RWKV5ChannelMixer RWKV5TimeMixer RWKV6ChannelMixer RWKV6TimeMixer
         RWKV7ChannelMixer RWKV7TimeMixer RandomWiring RationalFilter ReluFeatures
-        Retention S4DFilter SLSTM SequenceMixer SlidingAttention TaylorFeatures
+        Retention S4D S4DFilter SLSTM SequenceMixer SlidingAttention TaylorFeatures
     """.split(),
     "models": """
         CausalLM LoadError SequenceClassifier SequenceModel SequenceRegressor

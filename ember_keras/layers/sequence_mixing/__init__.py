@@ -29,6 +29,7 @@ from ember_keras.layers.sequence_mixing.rg_lru import RGLRU
 from ember_keras.layers.sequence_mixing.rwkv5_time_mixer import RWKV5TimeMixer
 from ember_keras.layers.sequence_mixing.rwkv6_time_mixer import RWKV6TimeMixer
 from ember_keras.layers.sequence_mixing.rwkv7_time_mixer import RWKV7TimeMixer
+from ember_keras.layers.sequence_mixing.s4d import S4D
 from ember_keras.layers.sequence_mixing.sliding_attention import SlidingAttention
 from ember_keras.layers.sequence_mixing.slstm import SLSTM
 
@@ -62,6 +63,7 @@ __all__ = [
     "RWKV6TimeMixer",
     "RWKV7TimeMixer",
     "Retention",
+    "S4D",
     "SLSTM",
     "SequenceMixer",
     "SlidingAttention",
