@@ -97,7 +97,9 @@ def _step(u, a, c, d, h, mask):
 def _pass(u, a, c, d, h, mask, segment_ids, return_state):
     time = int(u.shape[1])
     one = tuple(x[None] for x in _exponential(a, 0.0))
-    y = fft_conv(u, _free(one, a, c, 0, time)[0], d, mask=mask, segment_ids=segment_ids)
+    # Not `[0]`: mlx 0.31 misreads the only row of a transposed array.
+    taps = ops.squeeze(_free(one, a, c, 0, time), 0)
+    y = fft_conv(u, taps, d, mask=mask, segment_ids=segment_ids)
     if h is None and not return_state:
         return y, None
     # From here on the real positions of a row come first, and nothing after them.
