@@ -75,6 +75,13 @@ _SWIGLU: dict[str, str | Only] = {
 }
 
 _RWKV: dict[str, str | Only] = {"dim_inner": "hidden_dim"}
+_RWKV_TIME: dict[str, str | Only] = {
+    "dim_att": "inner_dim",
+    "head_dim_divisor": Only((8,), "give `epsilon`, 1e-5 times its square"),
+    "n_layer": Only((1,), "weights start as those of a first layer"),
+    "layer_id": Only((0,), "weights start as those of a first layer"),
+    "use_jit": Only((True, False), "the kernel does not change what is computed"),
+}
 
 _MIXERS, _CHANNELS = "sequence_mixers", "channel_mixers"
 ALIASES: dict[str, Alias] = {
@@ -89,8 +96,8 @@ ALIASES: dict[str, Alias] = {
     "mh-gated-linear-attention": Alias(_MIXERS, "gated_linear_attention", {"num_heads": 8}),
     "mh-hyena": Alias(_MIXERS, "multihead_hyena", {"num_heads": 16}),
     "hyena-experts": Alias(_MIXERS, "hyena_experts"),
-    "rwkv5-time-mixer": Alias(_MIXERS, "rwkv5_time_mixer"),
-    "rwkv6-time-mixer": Alias(_MIXERS, "rwkv6_time_mixer"),
+    "rwkv5-time-mixer": Alias(_MIXERS, "rwkv5_time_mixer", {"head_dim": 16}, _RWKV_TIME),
+    "rwkv6-time-mixer": Alias(_MIXERS, "rwkv6_time_mixer", {"head_dim": 16}, _RWKV_TIME),
     "rwkv5-channel-mixer": Alias(_CHANNELS, "rwkv5_channel_mixer", arguments=_RWKV),
     "rwkv6-channel-mixer": Alias(_CHANNELS, "rwkv6_channel_mixer", arguments=_RWKV),
     "swiglu": Alias(_CHANNELS, "gated_mlp", {"gate": "swiglu"}, arguments=_SWIGLU),

@@ -5,7 +5,11 @@ from ember_keras.ops.engines.attention import attention, attention_state
 from ember_keras.ops.engines.delta_rule import delta_rule
 from ember_keras.ops.engines.fft_conv import fft_conv, fft_conv_state, taps_needed
 from ember_keras.ops.engines.gated_linear_attention import gated_linear_attention
-from ember_keras.ops.engines.linear_recurrence import linear_recurrence, selective_scan
+from ember_keras.ops.engines.linear_recurrence import (
+    diagonal_state_space,
+    linear_recurrence,
+    selective_scan,
+)
 from ember_keras.ops.engines.nonlinear_scan import nonlinear_scan
 from ember_keras.ops.kernels import explain
 from ember_keras.ops.tensor import *  # noqa: F403
@@ -15,6 +19,7 @@ __all__ = [
     "attention",
     "attention_state",
     "delta_rule",
+    "diagonal_state_space",
     "explain",
     "fft_conv",
     "fft_conv_state",

@@ -60,6 +60,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     ],
     "min_gru": [{"positive": False, "expansion": 2}],
     "rg_lru": [{"num_heads": 2, "inner_dim": 12, "scale_first": False}],
+    "bidirectional": [{"mixer": {"type": "rwkv7_time_mixer", "head_dim": 4}, "merge": "concat"}],
     "hyena": [
         {"order": 3},
         {"filter": {"type": "explicit", "num_taps": 20}, "short_taps": 4},

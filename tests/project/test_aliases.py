@@ -49,6 +49,16 @@ def test_a_recipe_is_typed_in_unchanged():
     assert model(np.ones((1, 3, 32), "float32")).shape == (1, 3, 32)
 
 
+@pytest.mark.parametrize("name", ["rwkv5-time-mixer", "rwkv6-time-mixer"])
+def test_time_mixers_take_their_recipes(name):
+    recipe = {"dim": 128, "max_length": 1280, "head_dim": 16, "dim_att": 64, "head_dim_divisor": 8}
+    layer = registry.sequence_mixers.build({"type": name, **recipe})
+    assert (layer.head_dim, layer.inner_dim, layer.epsilon) == (16, 64, 64e-5)
+    assert layer(np.ones((1, 3, 128), "float32")).shape == (1, 3, 128)
+    with pytest.raises(ValueError, match="epsilon"):
+        registry.sequence_mixers.build(name, head_dim_divisor=4)
+
+
 @pytest.mark.parametrize("name", ["mh-attention", "attention"])
 def test_its_arguments_are_ours(name):
     layer = registry.sequence_mixers.build({"type": name, **MH_ATTENTION})

@@ -14,13 +14,14 @@ SURFACE = {
     "": ["EmberTensor", "load_model", "save_model", *ROOMS],
     "blocks": ["Block"],
     "layers": """
-        Attention CfC ChannelMixer DecayFilter DeltaNet DenseMixer EluFeatures ExpandedMLSTM
-        ExplicitFilter ExplicitWiring FFTConv FeatureMap Filter FullWiring GRU GatedDeltaNet
-        GatedLinearAttention GatedMLP H3 HGRN HGRN2 HedgehogFeatures Hyena HyenaExperts
-        ImplicitFilter KimiDeltaAttention LRU LSTM LTC LinearAttention MLP MLSTM Mamba Mamba2
-        MinGRU MinLSTM MultiheadHyena NCPWiring RGLRU RWKV5ChannelMixer RWKV6ChannelMixer
-        RWKV7ChannelMixer RandomWiring RationalFilter ReluFeatures Retention S4DFilter SLSTM
-        SequenceMixer SlidingAttention TaylorFeatures
+        Attention Bidirectional CfC ChannelMixer DecayFilter DeltaNet DenseMixer EluFeatures
+        ExpandedMLSTM ExplicitFilter ExplicitWiring FFTConv FeatureMap Filter FullWiring GRU
+        GatedDeltaNet GatedLinearAttention GatedMLP H3 HGRN HGRN2 HedgehogFeatures Hyena
+        HyenaExperts ImplicitFilter KimiDeltaAttention LRU LSTM LTC LinearAttention MLP MLSTM
+        Mamba Mamba2 MinGRU MinLSTM MultiheadHyena NCPWiring RGLRU RWKV5ChannelMixer
+        RWKV5TimeMixer RWKV6ChannelMixer RWKV6TimeMixer RWKV7ChannelMixer RWKV7TimeMixer
+        RandomWiring RationalFilter ReluFeatures Retention S4D S4DFilter SLSTM SequenceMixer
+        SlidingAttention TaylorFeatures
     """.split(),
     "models": """
         CausalLM LoadError SequenceClassifier SequenceModel SequenceRegressor

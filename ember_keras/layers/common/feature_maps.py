@@ -27,7 +27,7 @@ class FeatureMap(keras.layers.Layer):
 
 @registry.feature_maps.register("elu")
 class EluFeatures(FeatureMap):
-    """`elu(x) + 1`, positive and cheap (Katharopoulos et al. 2020, arXiv 2006.16236, equation 7)."""
+    """`elu(x) + 1`, positive (Katharopoulos et al. 2020, arXiv 2006.16236, equation 7)."""
 
     def call(self, x: Any) -> Any:
         return ops.elu(wide(x)) + 1.0

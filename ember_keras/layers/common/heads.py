@@ -73,6 +73,7 @@ class HeadNorm(EmberLayer):
         shared: bool. One scale of width V for all heads, in place of one for each.
         scale: bool. Whether there is a scale.
         epsilon: float > 0. Added to the mean square.
+        bias: bool. Whether there is a bias, of the scale's shape.
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments:
@@ -87,6 +88,7 @@ class HeadNorm(EmberLayer):
         shared: bool = True,
         scale: bool = True,
         epsilon: float = 1e-5,
+        bias: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -94,12 +96,15 @@ class HeadNorm(EmberLayer):
         self.shared = shared
         self.scale = scale
         self.epsilon = epsilon
+        self.bias = bias
 
     def build(self, input_shape: Any) -> None:
         shape = input_shape[-1:] if self.shared else input_shape[-2:]
-        self.gamma = None
+        self.gamma = self.beta = None
         if self.scale:
             self.gamma = self.add_weight(tuple(shape), "ones", name="scale", autocast=False)
+        if self.bias:
+            self.beta = self.add_weight(tuple(shape), "zeros", name="bias", autocast=False)
         super().build(input_shape)
 
     def call(self, x: Any) -> Any:
@@ -109,6 +114,8 @@ class HeadNorm(EmberLayer):
         x = x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + self.epsilon)
         if self.gamma is not None:
             x = x * wide(self.gamma)
+        if self.beta is not None:
+            x = x + wide(self.beta)
         return ops.cast(x, dtype)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -121,4 +128,5 @@ class HeadNorm(EmberLayer):
             "shared": self.shared,
             "scale": self.scale,
             "epsilon": self.epsilon,
+            "bias": self.bias,
         }

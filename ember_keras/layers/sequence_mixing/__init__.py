@@ -2,6 +2,7 @@
 
 from ember_keras.layers.sequence_mixing.attention import Attention
 from ember_keras.layers.sequence_mixing.base import SequenceMixer
+from ember_keras.layers.sequence_mixing.bidirectional import Bidirectional
 from ember_keras.layers.sequence_mixing.cfc import CfC
 from ember_keras.layers.sequence_mixing.delta_net import DeltaNet
 from ember_keras.layers.sequence_mixing.expanded_mlstm import ExpandedMLSTM
@@ -26,11 +27,16 @@ from ember_keras.layers.sequence_mixing.mlstm import MLSTM
 from ember_keras.layers.sequence_mixing.multihead_hyena import MultiheadHyena
 from ember_keras.layers.sequence_mixing.retention import Retention
 from ember_keras.layers.sequence_mixing.rg_lru import RGLRU
+from ember_keras.layers.sequence_mixing.rwkv5_time_mixer import RWKV5TimeMixer
+from ember_keras.layers.sequence_mixing.rwkv6_time_mixer import RWKV6TimeMixer
+from ember_keras.layers.sequence_mixing.rwkv7_time_mixer import RWKV7TimeMixer
+from ember_keras.layers.sequence_mixing.s4d import S4D
 from ember_keras.layers.sequence_mixing.sliding_attention import SlidingAttention
 from ember_keras.layers.sequence_mixing.slstm import SLSTM
 
 __all__ = [
     "Attention",
+    "Bidirectional",
     "CfC",
     "DeltaNet",
     "ExpandedMLSTM",
@@ -55,7 +61,11 @@ __all__ = [
     "MinLSTM",
     "MultiheadHyena",
     "RGLRU",
+    "RWKV5TimeMixer",
+    "RWKV6TimeMixer",
+    "RWKV7TimeMixer",
     "Retention",
+    "S4D",
     "SLSTM",
     "SequenceMixer",
     "SlidingAttention",

@@ -86,7 +86,11 @@ class S4DFilter(Filter):
         self.imaginary = self.add_weight(shape, normal, name="imaginary", autocast=False)
         super().build(input_shape)
 
-    def taps(self, length: int) -> Any:
+    def modes(self) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+        """The filter as `Re(sum_n c_n exp(s a_n))`: the pairs a and c, each `(channels, N)` twice.
+
+        The first of a is the log of the decay and the second the angle; c is real and imaginary.
+        """
         step, decay = ops.exp(wide(self.log_step))[:, None], ops.exp(wide(self.log_decay))
         frequency, real, imaginary = wide(self.frequency), wide(self.real), wide(self.imaginary)
         # The input weight (exp(step a) - 1) / a of each mode, in real arithmetic.
@@ -97,8 +101,12 @@ class S4DFilter(Filter):
         b_imaginary = (-decay * above_imaginary - frequency * above_real) / below
         c_real = 2.0 * (real * b_real - imaginary * b_imaginary)
         c_imaginary = 2.0 * (real * b_imaginary + imaginary * b_real)
-        position = ops.arange(length, dtype=real.dtype)[:, None, None]
-        size = ops.exp(-decay * step * position)
+        return (-decay * step, turn), (c_real, c_imaginary)
+
+    def taps(self, length: int) -> Any:
+        (log_decay, turn), (c_real, c_imaginary) = self.modes()
+        position = ops.arange(length, dtype=c_real.dtype)[:, None, None]
+        size = ops.exp(log_decay * position)
         angle = turn * position
         return ops.sum(size * (c_real * ops.cos(angle) - c_imaginary * ops.sin(angle)), axis=-1)
 

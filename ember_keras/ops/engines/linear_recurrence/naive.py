@@ -60,6 +60,32 @@ def selective_scan(
     return (y, h) if return_state else y
 
 
+def diagonal_state_space(
+    u,
+    a,
+    c,
+    d=None,
+    *,
+    initial_state=None,
+    return_state=False,
+    mask=None,
+    segment_ids=None,
+):
+    """See `ember_keras.ops.engines.linear_recurrence.diagonal_state_space`."""
+    u, a, c = np.asarray(u, np.float64), np.exp(_number(a)), _number(c)
+    d = np.zeros(u.shape[2]) if d is None else np.asarray(d, np.float64)
+    h = np.zeros((u.shape[0], *a.shape), complex)
+    if initial_state is not None:
+        h = h + _number(initial_state)
+    y = np.zeros(u.shape)
+    for row, places in enumerate(_real_positions(mask, segment_ids, u.shape[:2])):
+        for t, starts in places:
+            past = 0.0 if starts else a * h[row]
+            h[row] = past + u[row, t][:, None]
+            y[row, t] = np.sum(c * h[row], axis=1).real + d * u[row, t]
+    return (y, (h.real, h.imag)) if return_state else y
+
+
 def gradients(
     a, b, initial_state, cotangent, *, log_space=False, mask=None, segment_ids=None
 ):  # fmt: skip
