@@ -105,7 +105,7 @@ class S4D(SequenceMixer):
             return_state=return_state,
         )
         y, state = (y[0], list(y[1])) if return_state else (y, None)
-        value, gate = ops.split(self.output_projection(ops.gelu(y)), 2, axis=-1)
+        value, gate = ops.split(self.output_projection(ops.gelu(y, approximate=False)), 2, axis=-1)
         return value * ops.sigmoid(gate), state
 
     def initial_mixer_state(self, batch_size: int, max_length: int | None) -> State:
