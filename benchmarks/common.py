@@ -62,6 +62,11 @@ def run(target, job, backend, threads, limit):
         return {"error": f"ended{said}"}
 
 
+def end_workers_with_us():
+    """Make SIGTERM unwind this process, as an interrupt does, so that its worker ends too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
 def _end(process):
     try:
         os.killpg(process.pid, signal.SIGKILL)

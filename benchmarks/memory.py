@@ -36,6 +36,7 @@ SIZES = {
 
 
 def main():
+    common.end_workers_with_us()
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.memory", description=__doc__.split("\n")[0]
     )

@@ -33,6 +33,7 @@ ncps keeps several arrays (B, D, D) for each of 6 T solver steps, 80 GB at T=102
 
 
 def main():
+    common.end_workers_with_us()
     options = _options()
     results = []
     packages = common.packages_of(options.backends)
