@@ -65,6 +65,19 @@ def test_a_liquid_neuron_stands_still_where_no_time_passes(rng, assert_close):
     assert_close(y[:, 5:], np.repeat(y[:, 4:5], TIME - 5, axis=1), 1e-5)
 
 
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("dtype", ("float64", "int32"))
+def test_time_steps_of_any_dtype_are_taken(name, dtype, rng, assert_close):
+    layer = mixer_of(name)
+    x, _ = inputs_of(rng)
+    deltas = rng.integers(1, 4, (2, TIME))
+    whole = to_numpy(layer(x, time_deltas=deltas.astype("float32")))
+    y, state = layer(x[:, :-1], time_deltas=deltas[:, :-1].astype(dtype), return_state=True)
+    y_next, _ = layer.step(x[:, -1], state, time_deltas=deltas[:, -1].astype(dtype))
+    assert_close(to_numpy(y), whole[:, :-1])
+    assert_close(to_numpy(y_next), whole[:, -1])
+
+
 def test_time_steps_of_another_shape_are_refused(rng):
     x, deltas = inputs_of(rng)
     with pytest.raises(ValueError, match="time_deltas of shape"):

@@ -8,7 +8,7 @@ from keras import ops
 
 from ember_keras import registry
 from ember_keras.config import Component
-from ember_keras.layers.base import State, require_rows, wide, wide_dtype
+from ember_keras.layers.base import State, require_rows, wide_dtype
 from ember_keras.layers.common.wirings import Wiring
 from ember_keras.layers.sequence_mixing.base import SequenceMixer
 from ember_keras.ops.tensor import call_unwrapped
@@ -37,7 +37,8 @@ class TimedMixer(SequenceMixer):
     ) -> Any:
         if time_deltas is not None:
             require_rows(self, x, time_deltas=time_deltas)
-            time_deltas = ops.expand_dims(wide(time_deltas), -1)
+            time_deltas = ops.cast(time_deltas, wide_dtype(self.compute_dtype))
+            time_deltas = ops.expand_dims(time_deltas, -1)
         return self._run(
             x, state, mask, segment_ids, training, return_state, time_deltas=time_deltas
         )
