@@ -48,12 +48,42 @@ def train(job):
 def step(job):
     """The time of a token at each of the given numbers of tokens seen, after a check."""
     _prepare(job)
+    return _without_gradients(_step, job)
+
+
+def lengths(job):
+    """The seconds of a pass of each of the given lengths, and of a token after each."""
+    _prepare(job)
+    passes = _without_gradients(_passes, job)
+    stepped = _without_gradients(_step, {**job, "seen": job["lengths"]})
+    if "error" in stepped and "bidirectional" not in stepped["error"]:
+        return stepped
+    steps = {length: times["median"] for length, times in stepped.get("at", {}).items()}
+    return {"pass": passes, "step": steps}
+
+
+def _without_gradients(function, job):
     if ek.backend.name() == "torch":
         import torch
 
         with torch.no_grad():
-            return _step(job)
-    return _step(job)
+            return function(job)
+    return function(job)
+
+
+def _passes(job):
+    layer = ek.registry.sequence_mixers.build(job["mixer"])
+    layer.build((None, None, job["width"]))
+    whole = _compiled(layer, layer)
+
+    def median(length):
+        x = np.random.default_rng(0).normal(size=(job["batch"], length, job["width"]))
+        x = keras.ops.convert_to_tensor(x.astype("float32"))
+        y = ek.backend.to_numpy(whole(x))
+        difference(y, y)  # Raises where it is not finite.
+        return summary(seconds(lambda: wait(whole(x)), job["repeats"]))["median"]
+
+    return {length: median(length) for length in job["lengths"]}
 
 
 def _step(job):

@@ -112,11 +112,19 @@ def _check(parser, option, given, known):
 def _registered(options):
     """The names of the mixers, from the first backend that starts."""
     for backend in options.backends:
-        found = common.run("benchmarks.mixers:registered", {}, backend, options.threads, 120)
-        if "error" not in found:
-            return found["names"]
-        print(f"  {backend}: {found['error']}", file=sys.stderr)
+        try:
+            return registered_names(backend, options.threads)
+        except RuntimeError as error:
+            print(f"  {backend}: {error}", file=sys.stderr)
     return None
+
+
+def registered_names(backend, threads):
+    """The names of the sequence mixers, as a worker under this backend sees them."""
+    found = common.run("benchmarks.mixers:registered", {}, backend, threads, 120)
+    if "error" in found:
+        raise RuntimeError(found["error"])
+    return found["names"]
 
 
 def registered(job):

@@ -13,6 +13,8 @@ the same signature on every backend and are looked up in the module of the backe
 | `compile(fn)` | `fn` compiled by the library's own compiler, where one is used |
 | `to_dlpack(x)`, `from_dlpack(x)` | exchange with other libraries |
 | `devices()` | the devices of this process, as strings such as ``"cpu:0"`` |
+
+`pad(x, pad_width, constant_values=0)` is one function for all of them.
 """
 
 import importlib
@@ -43,6 +45,7 @@ __all__ = [
     "capabilities",
     "installed",
     "name",
+    "pad",
     "require_training",
     *FUNCTIONS,
 ]
@@ -88,6 +91,11 @@ def __getattr__(attribute):
         module = importlib.import_module(f"ember_keras.backend._{name()}")
         function = globals()[attribute] = getattr(module, attribute)
         return function
+    if attribute == "pad":  # Its module imports Keras, which comes after `activate`.
+        from ember_keras.backend._padding import pad
+
+        globals()["pad"] = pad
+        return pad
     raise AttributeError(
         f"module 'ember_keras.backend' has no attribute {attribute!r}; it has "
         f"{', '.join(sorted(__all__))}.{environment.nearest(attribute, __all__)}"

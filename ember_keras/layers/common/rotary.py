@@ -7,6 +7,7 @@ from typing import Any
 
 from keras import ops
 
+from ember_keras.backend import pad
 from ember_keras.layers.base import wide
 
 
@@ -31,7 +32,7 @@ def token_positions(x: Any, length: Any, mask: Any, segment_ids: Any) -> Any:
         return at
     # From the second segment on, positions count from the segment's own start.
     begins = segment_ids[:, 1:] != segment_ids[:, :-1]
-    start = ops.pad(ops.where(begins, at[:, 1:], 0), [[0, 0], [1, 0]])
+    start = pad(ops.where(begins, at[:, 1:], 0), [[0, 0], [1, 0]])
     return at - running_maximum(start)
 
 
@@ -39,7 +40,7 @@ def running_maximum(x: Any) -> Any:
     """The largest of all up to each position along axis 1, of integers >= 0, in log2(T) steps."""
     step = 1
     while step < x.shape[1]:
-        x = ops.maximum(x, ops.pad(x[:, :-step], [[0, 0], [step, 0]]))
+        x = ops.maximum(x, pad(x[:, :-step], [[0, 0], [step, 0]]))
         step *= 2
     return x
 

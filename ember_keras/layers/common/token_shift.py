@@ -6,6 +6,7 @@ from typing import Any
 
 from keras import ops
 
+from ember_keras.backend import pad
 from ember_keras.layers.base import EmberLayer, State, require_rows
 from ember_keras.layers.common.rotary import running_maximum
 
@@ -64,13 +65,13 @@ class TokenShift(EmberLayer):
             y, last = slots[:, :-1], slots[:, -1]
             if segment_ids is not None:
                 starts = segment_ids[:, 1:] != segment_ids[:, :-1]
-                starts = ops.pad(starts, ((0, 0), (1, 0)), constant_values=False)
+                starts = pad(starts, ((0, 0), (1, 0)), constant_values=False)
                 y = ops.where(starts[:, :, None], ops.zeros_like(y), y)
             return (y, last) if return_state else y
         slot = ops.arange(1, x.shape[1] + 1, dtype="int32")
         real = ops.where(ops.cast(mask, "bool"), slot[None, :], 0)
         upto = ops.cast(running_maximum(real), "int32")
-        before = ops.pad(upto[:, :-1], ((0, 0), (1, 0)))
+        before = pad(upto[:, :-1], ((0, 0), (1, 0)))
         y = ops.take_along_axis(slots, before[:, :, None], axis=1)
         if segment_ids is not None:
             of_previous = ops.take_along_axis(segment_ids, ops.maximum(before - 1, 0), axis=1)

@@ -21,6 +21,7 @@ import keras
 from keras import ops
 
 from ember_keras import backend
+from ember_keras.backend import pad
 
 
 class Layout(NamedTuple):
@@ -104,7 +105,7 @@ def runs(segment_ids, placed=None):
     if segment_ids.shape[1] == 1:
         return ops.zeros_like(segment_ids)
     changed = ops.cast(segment_ids[:, 1:] != segment_ids[:, :-1], "int32")
-    return ops.pad(ops.cast(ops.cumsum(changed, axis=1), "int32"), ((0, 0), (1, 0)))
+    return pad(ops.cast(ops.cumsum(changed, axis=1), "int32"), ((0, 0), (1, 0)))
 
 
 def make(batch_size, tails, max_length=None, dtype=None, window=None):

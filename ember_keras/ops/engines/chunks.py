@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from ember_keras.backend import pad
+
 CHUNK = 64
 """Positions in a chunk of a sequence at least as long."""
 
@@ -62,7 +64,7 @@ def pad_to(x, size):
     extra = -int(x.shape[1]) % size
     if not extra:
         return x
-    return ops.pad(x, ((0, 0), (0, extra), *((0, 0) for _ in x.shape[2:])))
+    return pad(x, ((0, 0), (0, extra), *((0, 0) for _ in x.shape[2:])))
 
 
 def cut_runs(run, size):
@@ -87,7 +89,7 @@ def sight(run, size, dtype, strict=False):
     earlier = (at[:, None] > at[None, :]) if strict else (at[:, None] >= at[None, :])
     if run is None:
         return Sight(ops.cast(earlier, dtype)[None, None, None])
-    before = ops.pad(run[:, :-1, -1], ((0, 0), (1, 0)))[:, :, None]
+    before = pad(run[:, :-1, -1], ((0, 0), (1, 0)))[:, :, None]
     last = run[:, :, -1:]
     same = ops.logical_and(run[:, :, :, None] == run[:, :, None, :], earlier)
     return Sight(
@@ -125,7 +127,7 @@ def carry(decay, update, initial):
 
     def fold(x, value):
         widths = ((0, 0), (0, extra), *((0, 0) for _ in x.shape[2:]))
-        x = ops.pad(x, widths, constant_values=value) if extra else x
+        x = pad(x, widths, constant_values=value) if extra else x
         return ops.reshape(x, (-1, blocks, BLOCK, *(int(n) for n in x.shape[2:])))
 
     decay, update = fold(decay, 1.0), fold(update, 0.0)

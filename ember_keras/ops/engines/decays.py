@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
+from ember_keras.backend import pad
 from ember_keras.ops.engines.chunks import running_sum
 
 FLOOR = -100.0
@@ -63,7 +64,7 @@ def between(log_decay, exclusive=False):
 
 
 def _before(x):
-    return ops.pad(x[..., :-1], [(0, 0)] * (len(x.shape) - 1) + [(1, 0)])
+    return pad(x[..., :-1], [(0, 0)] * (len(x.shape) - 1) + [(1, 0)])
 
 
 def log_sums(log_decay):

@@ -7,8 +7,7 @@ of a chunk, and the state after the chunk is that of its last run.
 
 from typing import Any, NamedTuple
 
-from keras import ops
-
+from ember_keras.backend import pad
 from ember_keras.ops.engines import cache, checks
 
 
@@ -43,4 +42,4 @@ def timeline(x, mask, segment_ids):
     if placed is not None:
         run = cache.gather(run, placed.inverse)
     begins = run[:, 1:] != run[:, :-1]
-    return Timeline(mask, run, ops.pad(begins, ((0, 0), (1, 0)), constant_values=False))
+    return Timeline(mask, run, pad(begins, ((0, 0), (1, 0)), constant_values=False))

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from keras import ops
 
 from ember_keras import backend
+from ember_keras.backend import pad
 from ember_keras.ops.kernels.gradient import with_gradient
 from ember_keras.ops.kernels.table import Kernel, register
 
@@ -86,7 +87,7 @@ def _run(u, k, d, *, start, length, skip, fft_length):
         uf, kf = kept
         g = ops.transpose(cotangent, (0, 2, 1))
         if start:
-            g = ops.pad(g, ((0, 0), (0, 0), (start, 0)))
+            g = pad(g, ((0, 0), (0, 0), (start, 0)))
         gf = fft.rfft(g, n)
         du = fft.irfft(gf * fft.conj(kf), n)
         dk = fft.irfft(fft.sum(gf * fft.conj(uf), 0), n)

@@ -5,6 +5,7 @@ The transforms run in single precision where the backend's own do.
 
 from keras import ops
 
+from ember_keras.backend import pad
 from ember_keras.ops.tensor.creation import as_backend_tensor
 from ember_keras.ops.tensor.data_types import isdtype
 from ember_keras.ops.tensor.nests import wrap
@@ -32,7 +33,7 @@ def _prepared(x, n, axis, norm):
     if n < size:
         x = x[..., :n]
     elif n > size:
-        x = ops.pad(x, [(0, 0)] * (len(x.shape) - 1) + [(0, n - size)])
+        x = pad(x, [(0, 0)] * (len(x.shape) - 1) + [(0, n - size)])
     return x, n
 
 

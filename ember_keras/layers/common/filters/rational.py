@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from ember_keras import registry
+from ember_keras.backend import pad
 from ember_keras.layers.base import wide
 from ember_keras.layers.common.filters.base import Filter
 from ember_keras.ops.engines.fft_conv import fft_conv
@@ -69,13 +70,13 @@ class RationalFilter(Filter):
             known = int(series.shape[0])
             reach = min(self.order, known)
             # What a times the known part leaves beyond it, and must not.
-            tail = ops.pad(series[known - reach :], ((0, reach), (0, 0)))
+            tail = pad(series[known - reach :], ((0, reach), (0, 0)))
             excess = _times(tail, monic)[reach:]
             series = ops.concatenate([series, _times(series, -excess)], axis=0)
             # Slow poles make much of rounding: a step of Newton's takes it back each time.
-            residual = ops.pad(one, ((0, 2 * known - 1), (0, 0))) - _times(series, monic)
+            residual = pad(one, ((0, 2 * known - 1), (0, 0))) - _times(series, monic)
             series = series + _times(series, residual)
-        delayed = ops.pad(b, ((1, 0), (0, 0)))
+        delayed = pad(b, ((1, 0), (0, 0)))
         return _times(series[:length], delayed)
 
     def get_config(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from ember_keras.backend import pad
 from ember_keras.ops import kernels
 from ember_keras.ops.engines import cache, checks
 from ember_keras.ops.engines.attention import parallel
@@ -197,7 +198,7 @@ def _after_window(q, k, v, state, positions, placed, run, options):
     if time * (past + time) <= parallel.FULL:
         return _run(q, keys, values, sight, options)
     # Queries of the past too, whose outputs are dropped: in order, a long chunk costs T * window.
-    q = ops.pad(q, ((0, 0), (past, 0), (0, 0), (0, 0)))
+    q = pad(q, ((0, 0), (past, 0), (0, 0), (0, 0)))
     sight = sight._replace(queries=sight.keys, query_runs=sight.key_runs)
     return _run(q, keys, values, sight, options, plain=True)[:, past:]
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
+from ember_keras.backend import pad
 from ember_keras.ops.kernels.gradient import with_gradient
 from ember_keras.ops.kernels.loops import scan
 
@@ -117,7 +118,7 @@ def local(q, k, v, sight, causal, window):
 
     def fold(x, axis):
         axis = axis % len(x.shape)
-        x = ops.pad(x, [(0, extra if at == axis else 0) for at in range(len(x.shape))])
+        x = pad(x, [(0, extra if at == axis else 0) for at in range(len(x.shape))])
         shape = [-1, *(int(n) for n in x.shape[1:axis]), blocks, size, *x.shape[axis + 1 :]]
         return ops.moveaxis(ops.reshape(x, shape), axis, 1)
 
@@ -128,11 +129,11 @@ def local(q, k, v, sight, causal, window):
         views = []
         for back in reach:
             if back > 0:
-                views.append(ops.pad(x[:, :-1], [(0, 0), (1, 0), *rest]))
+                views.append(pad(x[:, :-1], [(0, 0), (1, 0), *rest]))
             elif back == 0:
                 views.append(x)
             else:
-                views.append(ops.pad(x[:, 1:], [(0, 0), (0, 1), *rest]))
+                views.append(pad(x[:, 1:], [(0, 0), (0, 1), *rest]))
         return ops.concatenate(views, axis=axis % (len(x.shape) - 1) + 1)
 
     real = ops.ones_like(sight.keys, dtype="bool") if sight.real is None else sight.real
@@ -256,7 +257,7 @@ def _cut(x, axis, size):
     count = -(-length // size)
     extra = count * size - length
     if extra:
-        x = ops.pad(x, [(0, extra if at == axis else 0) for at in range(len(x.shape))])
+        x = pad(x, [(0, extra if at == axis else 0) for at in range(len(x.shape))])
     shape = (-1, *(int(n) for n in x.shape[1:axis]), count, size, *x.shape[axis + 1 :])
     return ops.moveaxis(ops.reshape(x, shape), axis, 0)
 

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from ember_keras.backend import pad
 from ember_keras.ops.engines import cache, checks
 from ember_keras.ops.engines.fft_conv import parallel, relaxed
 from ember_keras.ops.tensor.nests import wrap
@@ -196,7 +197,7 @@ def _fresh(x, k, d, causal, run):
     y = parallel.segmented(x, k[center : center + time], run)
     if center:
         # What comes from later positions: the same, backwards, without the centre tap.
-        back = ops.pad(ops.flip(k[max(0, center - time + 1) : center], axis=0), ((1, 0), (0, 0)))
+        back = pad(ops.flip(k[max(0, center - time + 1) : center], axis=0), ((1, 0), (0, 0)))
         late = parallel.segmented(ops.flip(x, axis=1), back, ops.flip(run, axis=1))
         y = y + ops.flip(late, axis=1)
     return _skip(y, x, d)

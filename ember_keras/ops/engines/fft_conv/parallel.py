@@ -6,6 +6,7 @@ a filter; every form of the engine is one or more such windows.
 
 from keras import ops
 
+from ember_keras.backend import pad
 from ember_keras.ops import kernels
 from ember_keras.ops.engines import checks
 from ember_keras.ops.kernels.gradient import with_gradient
@@ -85,8 +86,8 @@ def segmented(u, k, runs):
     padded = BLOCK
     while padded < time:
         padded *= 2
-    u = ops.pad(u, ((0, 0), (0, padded - time), (0, 0)))
-    runs = ops.pad(runs, ((0, 0), (0, padded - time)), constant_values=-1)
+    u = pad(u, ((0, 0), (0, padded - time), (0, 0)))
+    runs = pad(runs, ((0, 0), (0, padded - time)), constant_values=-1)
     y = _masked_shifts(u, k[:BLOCK], runs, BLOCK)
     half = BLOCK
     while half < padded:
@@ -99,7 +100,7 @@ def segmented(u, k, runs):
         source = _where(crossing[:, left], blocks[:, left])
         flow = windowed(source, k[: 2 * reach], reach, reach)
         flow = _where(crossing[:, right], flow)
-        flow = ops.pad(flow, ((0, 0), (half, half - reach), (0, 0)))
+        flow = pad(flow, ((0, 0), (half, half - reach), (0, 0)))
         y = y + ops.reshape(flow, (-1, padded, width))
         half *= 2
     return y[:, :time]
@@ -118,7 +119,7 @@ def _masked_shifts(u, k, runs, block):
     for s in range(1, min(int(k.shape[0]), block)):
         same = ids[:, s:] == ids[:, :-s]
         term = _where(same, folded[:, :-s] * k[s])
-        y = y + ops.pad(term, ((0, 0), (s, 0), (0, 0)))
+        y = y + pad(term, ((0, 0), (s, 0), (0, 0)))
     return ops.reshape(y, (-1, time, width))
 
 
@@ -126,7 +127,7 @@ def _shifted(u, k, start, length):
     size, taps = int(u.shape[1]), int(k.shape[0])
     before = max(0, taps - 1 - start)
     after = max(0, start + length - size)
-    u = ops.pad(u, ((0, 0), (before, after), (0, 0)))
+    u = pad(u, ((0, 0), (before, after), (0, 0)))
     y = None
     for s in range(taps):
         first = start + before - s
@@ -152,7 +153,7 @@ def _transformed(u, k, start, length, n):
 
     def backward(_, kept, cotangent):
         ur, ui, kr, ki = kept
-        g = ops.pad(ops.transpose(cotangent, (0, 2, 1)), ((0, 0), (0, 0), (start, 0)))
+        g = pad(ops.transpose(cotangent, (0, 2, 1)), ((0, 0), (0, 0), (start, 0)))
         gr, gi = ops.rfft(g, fft_length=n)
         du = ops.irfft((gr * kr + gi * ki, gi * kr - gr * ki), fft_length=n)
         wr, wi = ops.sum(gr * ur + gi * ui, axis=0), ops.sum(gi * ur - gr * ui, axis=0)

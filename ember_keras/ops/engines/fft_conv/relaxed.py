@@ -15,6 +15,7 @@ share one FFT. The state holds the taps, because a filter of M taps costs O(M) t
 
 from keras import ops
 
+from ember_keras.backend import pad
 from ember_keras.ops.engines import cache, checks
 from ember_keras.ops.engines.fft_conv import parallel
 from ember_keras.ops.kernels.loops import can_switch, switch
@@ -153,7 +154,7 @@ def _rebuilt(pending, origin, history, length, taps):
     source = slot - slots + length[:, None]
     moved = cache.gather(history, ops.clip(source, 0, slots - 1))
     moved = cache.keep(checks.wide(moved), source >= 0)
-    flow = parallel.windowed(moved, ops.pad(taps, ((0, slots), (0, 0))), slots, slots)
+    flow = parallel.windowed(moved, pad(taps, ((0, slots), (0, 0))), slots, slots)
     ahead = (slot - length[:, None]) % slots
     # The newest length, so that each row counts its blocks from here.
     return ops.cast(cache.gather(flow, ahead), pending.dtype), length + ops.zeros_like(origin)
@@ -161,4 +162,4 @@ def _rebuilt(pending, origin, history, length, taps):
 
 def _to_length(k, slots):
     taps = int(k.shape[0])
-    return k[:slots] if taps >= slots else ops.pad(k, ((0, slots - taps), (0, 0)))
+    return k[:slots] if taps >= slots else pad(k, ((0, slots - taps), (0, 0)))

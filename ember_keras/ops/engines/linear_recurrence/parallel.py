@@ -7,6 +7,7 @@ import math
 
 from keras import ops
 
+from ember_keras.backend import pad
 from ember_keras.ops.kernels import loops
 from ember_keras.ops.kernels.gradient import with_gradient
 
@@ -90,7 +91,7 @@ def _blocks(x, count, size, filling):
     rest = count * size - int(x.shape[1])
     if rest:
         widths = ((0, 0), (0, rest), *((0, 0) for _ in x.shape[2:]))
-        x = ops.pad(x, widths, constant_values=filling)
+        x = pad(x, widths, constant_values=filling)
     return ops.reshape(x, (-1, count, size, *x.shape[2:]))
 
 
@@ -221,7 +222,7 @@ def chunks(x, count, size, filling=0.0):
     rest = count * size - int(x.shape[1])
     if rest:
         widths = ((0, 0), (0, rest), *((0, 0) for _ in x.shape[2:]))
-        x = ops.pad(x, widths, constant_values=filling)
+        x = pad(x, widths, constant_values=filling)
     x = ops.reshape(x, (-1, count, size, *x.shape[2:]))
     return ops.transpose(x, (1, 0, *range(2, len(x.shape))))
 
