@@ -64,8 +64,9 @@ def mlstm(module: Any, **kwargs: Any) -> MLSTM:
     """The `mLSTMLayer` of xLSTM-7B, of `xlstm.xlstm_large`, as an `ember_keras.layers.MLSTM`.
 
     The package adds its `eps` to the denominator `max(|n . q|, 1)`, scaled by the running maximum;
-    the paper does not, and neither does this layer. At the default of 1e-6, that is below the
-    accuracy of float32 unless the gates are extreme. transformers' xLSTM has the same layer.
+    the paper does not; this layer keeps it from falling below e^-14 of that maximum. At the default
+    of 1e-6 both are below the accuracy of float32 unless the gates are extreme. transformers' xLSTM
+    has the same layer.
 
     Args:
         module: the layer, with either `weight_mode`, without biases in its linear maps.

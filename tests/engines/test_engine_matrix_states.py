@@ -186,6 +186,31 @@ def test_decays_of_every_strength_are_exact(form):
 
 
 @trains
+@pytest.mark.parametrize("form", (*MAIN, "groups", "bonus", "bonus, channel", "erase, channel"))
+def test_the_gradient_of_strong_decays_is_no_rounding(form):
+    """The gradient of decays near e^-12 is small: what cancels must not be summed."""
+    tensors = inputs(form, 70)
+    strong = -12.0 - rng(8).random(tensors["log_decay"].shape)
+    tensors["log_decay"] = strong.astype("float32")
+    names = tuple(tensors)
+    naive_form = joined(engine(form, naive=True), names)
+    slope = normal(rng(6), *naive_form(*tensors.values()).shape)
+    found = gradients(joined(engine(form), names), names, tuple(tensors.values()), slope)
+    got = backend.to_numpy(found["log_decay"]).astype("float64")
+    wide = {name: x.astype("float64") for name, x in tensors.items()}
+    largest = np.unravel_index(np.abs(got).argmax(), got.shape)
+    for position in (largest, (0, 0, 0, 1), (0, 3, 1, 0), (1, 64, 2, 2), (1, 69, 3, 1)):
+        position = position[: got.ndim]
+        ends = []
+        for step in (1e-3, -1e-3):
+            moved = wide["log_decay"].copy()
+            moved[position] += step
+            ends.append(np.sum(slope * naive_form(*{**wide, "log_decay": moved}.values())))
+        expected = (ends[0] - ends[1]) / 2e-3
+        assert abs(got[position] - expected) < 1e-5 * np.abs(got).max(), position
+
+
+@trains
 @pytest.mark.parametrize("form", MAIN)
 def test_a_decay_of_zero_cuts_cleanly(form):
     tensors = inputs(form, 90)

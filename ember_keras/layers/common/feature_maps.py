@@ -30,7 +30,10 @@ class EluFeatures(FeatureMap):
     """`elu(x) + 1`, positive (Katharopoulos et al. 2020, arXiv 2006.16236, equation 7)."""
 
     def call(self, x: Any) -> Any:
-        return ops.elu(wide(x)) + 1.0
+        x = wide(x)
+        positive = x > 0
+        # `elu` subtracts the 1 that would be added: of a small exponential little would be left.
+        return ops.where(positive, x + 1.0, ops.exp(ops.where(positive, ops.zeros_like(x), x)))
 
 
 @registry.feature_maps.register("relu")

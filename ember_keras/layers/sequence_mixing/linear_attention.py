@@ -107,7 +107,8 @@ class LinearAttention(SequenceMixer):
             segment_ids=segment_ids,
         )
         if self.normalize:
-            o = o[..., :-1] / ops.maximum(o[..., -1:], 1e-6)
+            # A sum of weights may be small beside 1; its square must not be 0.
+            o = o[..., :-1] / ops.maximum(o[..., -1:], 1e-18)
         o = ops.cast(heads.join_heads(o), self.compute_dtype)
         return self.output_projection(o), state
 

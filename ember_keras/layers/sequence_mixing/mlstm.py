@@ -25,7 +25,8 @@ class MLSTM(SequenceMixer):
     `o_t = C_t^T q_t / max(|n_t . q_t|, 1)`, `y = W_o (sigmoid(W_g x) * norm(o))`, with
     `i_t = exp(w_i x + b_i)`, `f_t = sigmoid(w_f x + b_f)` and queries scaled by `1 / sqrt(K)` (Beck
     et al. 2024, arXiv 2405.04517, equations 19 to 27). A running maximum of the logs keeps the
-    exponentials finite and changes no output.
+    exponentials finite and changes no output. Where `|n_t . q_t|` is less than e^-14 of the largest
+    weight in the memory, which is rounding in float32, that stands in its place.
 
     Args:
         num_heads: int >= 1. H, which divides the model width unless both widths below are given.
@@ -176,7 +177,8 @@ def matrix_memory(
         return_state=True,
         **options,
     )
-    least = ops.exp(-ops.maximum(m, -80.0))
+    # Below a millionth of the largest weight a sum is rounding: there its size is not believed.
+    least = ops.exp(-ops.clip(m, -80.0, 14.0))
     weight = ops.maximum(ops.abs(o[..., -1:]), least[..., None])
     return o[..., :-1] / weight, {"matrix": matrix, "log_scale": m[:, -1]}
 

@@ -54,13 +54,26 @@ def between(log_decay, exclusive=False):
     read_coarse, read_fine = (_before(x) if exclusive else x for x in (coarse, fine))
     gap = read_coarse[..., :, None] - coarse[..., None, :]
     gap = gap + (read_fine[..., :, None] - fine[..., None, :])
-    end = coarse[..., -1:] - coarse + (fine[..., -1:] - fine)
+    # Said outright, so that the gradient of what does not decay is 0 and not what rounding leaves.
+    near = undecayed(int(log_decay.shape[-1]), exclusive)
+    gap = ops.where(near, ops.zeros_like(gap), gap)
+    # Sums from one end have one sign: nothing cancels in them, nor in their gradients.
     return Between(
         ops.exp(ops.minimum(gap, ops.ones_like(gap))),
-        ops.exp(read_coarse + read_fine)[..., None],
-        ops.exp(end)[..., None],
-        ops.exp(coarse[..., -1:] + fine[..., -1:])[..., None],
+        ops.exp(running_sum(log_decay, -1, exclusive=exclusive))[..., None],
+        ops.exp(running_sum(log_decay, -1, reverse=True, exclusive=True))[..., None],
+        ops.exp(ops.sum(log_decay, axis=-1, keepdims=True))[..., None],
     )
+
+
+def undecayed(size, exclusive):
+    """Return bool ``(C, C)``, True where no decay lies between the row and the column.
+
+    A gradient of decays leaves these pairs out: they would enter two of its sums and cancel, up to
+    a rounding that is large beside what strong decays leave.
+    """
+    at = ops.arange(size, dtype="int32")
+    return at[:, None] - at[None, :] == (1 if exclusive else 0)
 
 
 def _before(x):

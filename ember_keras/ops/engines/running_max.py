@@ -25,7 +25,8 @@ def running_max(log_decay, log_write, initial=None, *, mask=None, segment_ids=No
         segment_ids: int tensor ``(B, T)`` or None. m starts anew where another run begins.
 
     Returns:
-        ``(before, after)``: ``m_{t-1}`` and ``m_t``, each ``(B, T, ...)``.
+        ``(before, after)``: ``m_{t-1}`` and ``m_t``, each ``(B, T, ...)``; where a run begins,
+        the state before holds nothing.
     """
     log_decay, log_write = (ops.stop_gradient(checks.wide(x)) for x in (log_decay, log_write))
     line, rank = timeline(log_write, mask, segment_ids), len(log_write.shape)
@@ -51,7 +52,10 @@ def running_max(log_decay, log_write, initial=None, *, mask=None, segment_ids=No
         further = ops.maximum(passed[:, step:] + passed[:, :-step], EMPTY)
         passed = ops.concatenate([passed[:, :step], further], axis=1)
         step *= 2
-    return largest[:, :-1], largest[:, 1:]
+    before, after = largest[:, :-1], largest[:, 1:]
+    if line.starts is not None:
+        before = ops.where(_spread(line.starts, rank), empty, before)
+    return before, after
 
 
 def _spread(flags, rank):

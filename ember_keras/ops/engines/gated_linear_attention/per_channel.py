@@ -5,6 +5,7 @@ Letters: q, k ``(B, N, H, C, K)``, v ``(B, N, H, C, V)``, states ``(B, N, H, K, 
 
 from keras import ops
 
+from ember_keras.backend import pad
 from ember_keras.ops.engines import chunks, decays
 from ember_keras.ops.kernels.gradient import with_gradient
 
@@ -53,15 +54,21 @@ def run(q, k, v, log_decay, initial, run=None, *, exclusive=False):
         dv = ops.matmul(ops.swapaxes(scores, -1, -2), slope) + ops.matmul(k * write, after)
         dq_read = ops.matmul(slope, ops.swapaxes(before, -1, -2)) * read
         dk_write = ops.matmul(v, ops.swapaxes(after, -1, -2)) * write
-        dq, dk = decays.products_back(q, k, levels, pair_slope)
+        near = decays.undecayed(int(q.shape[-2]), exclusive)
+        none = ops.zeros_like(pair_slope)
+        beside = ops.sum(ops.where(near, pair_slope, none), axis=-1, keepdims=True)
+        dq, dk = decays.products_back(q, k, levels, ops.where(near, none, pair_slope))
         keep_slope = ops.swapaxes(ops.sum(before * after * keep, axis=-1, keepdims=True), -1, -2)
         decay_slope = log_decay_slope(
             q * (dq + dq_read), k * dk, k * dk_write, keep_slope, exclusive
         )
         dq, dk = dq + dq_read, dk + dk_write
-        if not exclusive:
-            here = ops.sum(slope * v, axis=-1, keepdims=True)
-            dq, dk = dq + here * k, dk + here * q
+        if exclusive:
+            rest = ((0, 0),) * 3
+            dq = dq + beside * pad(k[..., :-1, :], (*rest, (1, 0), (0, 0)))
+            dk = dk + pad((beside * q)[..., 1:, :], (*rest, (0, 1), (0, 0)))
+        else:
+            dq, dk = dq + beside * k, dk + beside * q
         return (dq, dk, dv, decay_slope, first, *(None for _ in run))
 
     tensors = (q, k, v, log_decay, initial) + (() if run is None else (run,))

@@ -57,6 +57,8 @@ def run(q, k, v, log_decay, initial, run=None, *, exclusive=False):
         # A log decay scales every pair it lies between, every read after and write before it,
         # and what is kept.
         between = pair_slope * products
+        near = decays.undecayed(int(q.shape[-2]), exclusive)
+        between = ops.where(near, ops.zeros_like(between), between)
         here = ops.einsum("bngck,bngrkv->bngrcv", q, before)
         reads = ops.sum(between, axis=-1) + ops.sum(here * read_slope, axis=-1)
         keys = ops.sum(between, axis=-2)
