@@ -53,8 +53,12 @@ def scan(x, kernel, **options):
     return nonlinear_scan(cell, x, weights=kernel, fresh_state=fresh, **options)
 
 
-@pytest.mark.parametrize("packed", (False, True), ids=("plain", "masked and packed"))
-@pytest.mark.parametrize("name", sizes(TIME))
+CASES = [(name, True) for name in sizes(TIME)]
+# Without padding and segments these two take other ways.
+CASES += [("attention", False), ("fft_conv", False)]
+
+
+@pytest.mark.parametrize("name, packed", CASES)
 def test_one_whole_graph_a_shape(name, packed):
     import torch
     from torch._dynamo.backends.debugging import aot_eager

@@ -1,5 +1,8 @@
 """The public function of the nonlinear scan engine."""
 
+import dataclasses
+from typing import Any
+
 import keras
 from keras import ops, tree
 
@@ -93,21 +96,20 @@ def nonlinear_scan(
         tensors["segment_ids"] = segment_ids
     scan = _Scan(cell, unroll, truncate, recompute)
     symbolic = any(isinstance(leaf, keras.KerasTensor) for leaf in tree.flatten(tensors))
-    y, state = (scan.symbolic_call if symbolic else scan.call)(tensors)
+    y, state = (_SymbolicScan(scan).symbolic_call if symbolic else scan)(tensors)
     return (y, state) if return_state else y
 
 
-class _Scan(keras.Operation):
-    """The engine on a nest of tensors, which may be the symbolic ones of a functional model."""
+@dataclasses.dataclass(frozen=True)
+class _Scan:
+    """The engine as a function of a nest of tensors."""
 
-    def __init__(self, cell, unroll, truncate, recompute):
-        super().__init__()
-        self.cell = cell
-        self.unroll = unroll
-        self.truncate = truncate
-        self.recompute = recompute
+    cell: Any
+    unroll: int
+    truncate: int | None
+    recompute: bool
 
-    def call(self, tensors):
+    def __call__(self, tensors):
         x, dtype = _inputs(tensors["x"])
         batch, time = tree.flatten(x)[0].shape[:2]
         lines = timeline(tree.flatten(x)[0], tensors.get("mask"), tensors.get("segment_ids"))
@@ -127,6 +129,14 @@ class _Scan(keras.Operation):
             inputs["cut"] = ops.broadcast_to(cut[None], (rows, time))
         y, state = _loop(self, inputs, state, constant, time)
         return tree.map_structure(lambda leaf: ops.cast(leaf, dtype), y), state
+
+
+class _SymbolicScan(keras.Operation):
+    """The engine on the symbolic tensors of a functional model."""
+
+    def __init__(self, scan):
+        super().__init__()
+        self.call = scan
 
 
 def _loop(scan, inputs, state, weights, time):
