@@ -13,7 +13,11 @@ from ember_keras.ops.engines.gated_linear_attention import gated_linear_attentio
 from ember_keras.ops.engines.linear_recurrence import linear_recurrence, selective_scan
 from ember_keras.ops.engines.nonlinear_scan import nonlinear_scan
 
-pytestmark = pytest.mark.skipif(backend.name() != "torch", reason="torch.compile is torch's")
+pytestmark = [
+    pytest.mark.skipif(backend.name() != "torch", reason="torch.compile is torch's"),
+    # torch's own compiler does what torch warns of.
+    pytest.mark.filterwarnings("ignore:.*autograd.function.Function.* should not be instantiated"),
+]
 
 TIME = 70
 """More than a chunk of the matrix-valued engines."""
