@@ -145,6 +145,18 @@ def _run_torch(a, b, h, reverse=False):
     return states
 
 
+def _refuse_selective_torch(request):
+    if request.device != "cpu":
+        return f"a loop of small operations is slow to launch on {request.device}; it runs on cpu."
+    return _refuse_torch(request)
+
+
+def _selective_torch(*tensors):
+    from ember_keras.ops.kernels import torch_selective
+
+    return torch_selective.run(*tensors)
+
+
 register(
     Kernel(
         "jax_scan",
@@ -173,5 +185,15 @@ register(
         _never,
         _selective_jax,
         "jax.lax.scan over time, which makes decays and states anew for the gradient.",
+    )
+)
+register(
+    Kernel(
+        "torch_selective_scan",
+        "selective_scan",
+        ("torch",),
+        _refuse_selective_torch,
+        _selective_torch,
+        "a loop over time on a CPU, in place, which makes decays and states anew for the gradient.",
     )
 )
