@@ -105,23 +105,27 @@ def only(x, flags):
     return x if flags is None else x * flags
 
 
-def carry(decay, update, initial):
+def carry(decay, update, initial, reverse=False):
     """Run ``S_{n+1} = decay_n S_n + update_n`` over the axis 1.
 
     Args:
         decay: tensor ``(B, N, ...)``, which broadcasts over `update`.
         update: tensor ``(B, N, ...)``.
         initial: tensor ``(B, ...)``, ``S_0``.
+        reverse: bool. From the last to the first: ``S_n = decay_n S_{n+1} + update_n`` from
+            ``S_N = initial``.
 
     Returns:
-        ``(before, last)``: every ``S_n`` for n < N, ``(B, N, ...)``, and ``S_N``.
+        ``(before, last)``: every ``S_n`` that a step starts from, ``(B, N, ...)``, and the last.
     """
     count = int(update.shape[1])
     if count <= BLOCK:
-        states = [initial]
-        for n in range(count):
-            states.append(decay[:, n] * states[-1] + update[:, n])
-        return ops.stack(states[:-1], axis=1), states[-1]
+        order = range(count - 1, -1, -1) if reverse else range(count)
+        states, last = {}, initial
+        for n in order:
+            states[n] = last
+            last = decay[:, n] * last + update[:, n]
+        return ops.stack([states[n] for n in range(count)], axis=1), last
     blocks = -(-count // BLOCK)
     extra = blocks * BLOCK - count
 
@@ -132,12 +136,15 @@ def carry(decay, update, initial):
 
     decay, update = fold(decay, 1.0), fold(update, 0.0)
     # Inside each block from nothing, all blocks at once; what came before is added after.
-    inside, passed = [ops.zeros_like(update[:, :, 0])], [ops.ones_like(decay[:, :, 0])]
-    for n in range(BLOCK):
-        inside.append(decay[:, :, n] * inside[-1] + update[:, :, n])
-        passed.append(decay[:, :, n] * passed[-1])
-    before, last = carry(passed[-1], inside[-1], initial)
-    states = ops.stack(inside[:-1], axis=2) + ops.stack(passed[:-1], axis=2) * before[:, :, None]
+    inside, passed = {}, {}
+    added, kept = ops.zeros_like(update[:, :, 0]), ops.ones_like(decay[:, :, 0])
+    for n in range(BLOCK - 1, -1, -1) if reverse else range(BLOCK):
+        inside[n], passed[n] = added, kept
+        added = decay[:, :, n] * added + update[:, :, n]
+        kept = decay[:, :, n] * kept
+    before, last = carry(kept, added, initial, reverse)
+    inside, passed = (ops.stack([x[n] for n in range(BLOCK)], axis=2) for x in (inside, passed))
+    states = inside + passed * before[:, :, None]
     states = ops.reshape(states, (-1, blocks * BLOCK, *(int(n) for n in update.shape[3:])))
     return states[:, :count], last
 
@@ -148,8 +155,7 @@ def carry_back(decay, toward, last):
     Returns:
         ``(after, first)``: every ``Z_{n+1}`` for n < N, ``(B, N, ...)``, and ``Z_0``.
     """
-    after, first = carry(ops.flip(decay, axis=1), ops.flip(toward, axis=1), last)
-    return ops.flip(after, axis=1), first
+    return carry(decay, toward, last, reverse=True)
 
 
 def running_sum(x, axis, reverse=False, exclusive=False):

@@ -12,6 +12,7 @@ decays, at most 1: nothing overflows and nothing is divided, however strong they
 log2(C) matrix products: `halve`, `products` and `products_back`.
 """
 
+import math
 from typing import Any, NamedTuple
 
 from keras import ops
@@ -30,8 +31,7 @@ class Between(NamedTuple):
     """What is left by log decays ``(..., C)``, one a head.
 
     Attributes:
-        pairs: ``(..., C, C)``, of the column's position at the row's; bounded, and without a
-            meaning, where it is later.
+        pairs: ``(..., C, C)``, of the column's position at the row's; 0 where it is not seen.
         read: ``(..., C, 1)``, of the state before the chunk at each position.
         write: ``(..., C, 1)``, of each position after the chunk.
         keep: ``(..., 1, 1)``, of the state before the chunk after it.
@@ -43,23 +43,29 @@ class Between(NamedTuple):
     keep: Any
 
 
-def between(log_decay, exclusive=False):
+def between(log_decay, exclusive=False, sees=None):
     """Return the `Between` of log decays ``(..., C)`` in ``[FLOOR, 0]``, or above 0 by rounding.
 
     Args:
         log_decay: tensor.
         exclusive: bool. A row does not decay at its own position.
+        sees: bool, broadcasts to ``(..., C, C)``: False where a pair is 0. None is False where the
+            column is later than the row, or with `exclusive` not earlier.
     """
+    near = undecayed(int(log_decay.shape[-1]), exclusive)
+    if sees is None:
+        at = ops.arange(int(log_decay.shape[-1]), dtype="int32")
+        sees = at[:, None] > at[None, :] if exclusive else at[:, None] >= at[None, :]
     coarse, fine = log_sums(log_decay)
     read_coarse, read_fine = (_before(x) if exclusive else x for x in (coarse, fine))
     gap = read_coarse[..., :, None] - coarse[..., None, :]
     gap = gap + (read_fine[..., :, None] - fine[..., None, :])
-    # Said outright, so that the gradient of what does not decay is 0 and not what rounding leaves.
-    near = undecayed(int(log_decay.shape[-1]), exclusive)
-    gap = ops.where(near, ops.zeros_like(gap), gap)
+    # What does not decay is not left to the sums: its gradient would be what rounding leaves.
+    beside = ops.cast(ops.logical_and(sees, near), log_decay.dtype)
+    rest = ops.where(beside > 0, ops.zeros_like(beside), ops.full_like(beside, -math.inf))
     # Sums from one end have one sign: nothing cancels in them, nor in their gradients.
     return Between(
-        ops.exp(ops.minimum(gap, ops.ones_like(gap))),
+        ops.exp(ops.where(ops.logical_and(sees, ops.logical_not(near)), gap, rest)),
         ops.exp(running_sum(log_decay, -1, exclusive=exclusive))[..., None],
         ops.exp(running_sum(log_decay, -1, reverse=True, exclusive=True))[..., None],
         ops.exp(ops.sum(log_decay, axis=-1, keepdims=True))[..., None],

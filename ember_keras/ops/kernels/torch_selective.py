@@ -1,8 +1,8 @@
 """Mamba's selective scan on torch and a CPU: a loop over time, in place, that stays in the cache.
 
-What a position needs of the state, its decay, what is added and what is read, is made when the loop
-comes to it, in buffers that are used again, so that no pass over `(T, B, K, D)` numbers is paid for
-in memory traffic. The gradient keeps the states at the borders of chunks and walks each chunk twice.
+The decay of a position, and what is added and read there, is made when the loop comes to it, in
+buffers that are used again: no pass over `(T, B, K, D)` numbers is paid for in memory traffic. The
+gradient keeps the states at the borders of chunks and walks each chunk twice.
 """
 
 import torch
@@ -91,4 +91,3 @@ def _backward(inputs, residuals, cotangent):
     du, ddelta = (z.squeeze(2).transpose(0, 1) for z in (du, ddelta))
     db, dc = (z.squeeze(3).transpose(0, 1) for z in (db, dc))
     return (du * delta, ddelta + du * x, da.sum(0), db, dc, dh, *(None for _ in keep))
-

@@ -110,19 +110,18 @@ def _chunked(q, k, v, log_decay, bonus, state, line):
         q, k = _repeat(q, heads), _repeat(k, heads)
         tensors = (chunks.cut(x, size) for x in (q, k, v, log_decay))
         o, last = per_channel.run(*tensors, state, run, exclusive=exclusive)
+        o = chunks.join(o, time)
     else:
         ratio = heads // groups
         folded = [int(n) for n in state.shape[2:]]
-        state = ops.reshape(state, (-1, groups, ratio, *folded))
+        state = ops.swapaxes(ops.reshape(state, (-1, groups, ratio, *folded)), 2, 3)
         qc, kc = chunks.cut(q, size), chunks.cut(k, size)
-        vc, decay = chunks.cut(v, size), chunks.cut(log_decay, size)
-        count = int(vc.shape[1])
-        vc = ops.reshape(vc, (-1, count, groups, ratio, size, int(v.shape[3])))
-        decay = ops.reshape(decay, (-1, count, groups, ratio, size))
+        vc = chunks.cut(ops.reshape(v, (-1, time, groups, ratio, folded[1])), size)
+        decay = chunks.cut(log_decay, size)
+        decay = ops.reshape(decay, (-1, decay.shape[1], groups, ratio, size))
         o, last = per_head.run(qc, kc, vc, decay, state, run, exclusive=exclusive)
-        o = ops.reshape(o, (-1, count, heads, size, int(v.shape[3])))
-        last = ops.reshape(last, (-1, heads, *folded))
-    o = chunks.join(o, time)
+        o = ops.reshape(chunks.join(o, time), (-1, time, heads, folded[1]))
+        last = ops.reshape(ops.swapaxes(last, 2, 3), (-1, heads, *folded))
     if bonus is not None:
         q, k = _repeat(q, heads), _repeat(k, heads)
         o = o + ops.sum(q * bonus * k, axis=-1, keepdims=True) * v

@@ -3,8 +3,9 @@
 Heads of a group share queries and keys, whose products are computed once for the group: the decays
 between two positions are a matrix of their own, and multiply the products.
 
-Letters: ``G`` groups of ``R`` heads; q, k ``(B, N, G, C, K)``, v ``(B, N, G, R, C, V)``, log decays
-``(B, N, G, R, C)``, states ``(B, N, G, R, K, V)``.
+Letters: ``G`` groups of ``R`` heads; q, k ``(B, N, G, C, K)``, v ``(B, N, G, C, R, V)``, log
+decays ``(B, N, G, R, C)``, states ``(B, N, G, K, R, V)``: what all heads of a group write and read
+is one matrix product, in the layout that values have already.
 """
 
 from keras import ops
@@ -19,51 +20,49 @@ def run(q, k, v, log_decay, initial, run=None, *, exclusive=False):
     Args:
         q: ``(B, N, G, C, K)``.
         k: ``(B, N, G, C, K)``.
-        v: ``(B, N, G, R, C, V)``.
+        v: ``(B, N, G, C, R, V)``.
         log_decay: ``(B, N, G, R, C)``, at most 0.
-        initial: ``(B, G, R, K, V)``.
+        initial: ``(B, G, K, R, V)``.
         run: int32 ``(B, N, C)`` or None, the runs of packed sequences.
         exclusive: bool. A position reads the state before itself.
 
     Returns:
-        o ``(B, N, G, R, C, V)`` and the last state ``(B, G, R, K, V)``.
+        o ``(B, N, G, C, R, V)`` and the last state ``(B, G, K, R, V)``.
     """
 
     def forward(q, k, v, log_decay, initial, *run):
         left = _decays(log_decay, *run, exclusive=exclusive)
-        update = ops.einsum("bngck,bngrcv->bngrkv", k, v * left.write)
+        update = _times(_turned(k), v * left.write)
         before, last = chunks.carry(left.keep, update, initial)
         scores = _products(q, k) * left.pairs
-        read = ops.einsum("bngck,bngrkv->bngrcv", q, before) * left.read
-        return (ops.matmul(scores, v) + read, last), (before,)
+        inside = _swapped(ops.matmul(scores, _swapped(v)))
+        return (inside + _times(q, before) * left.read, last), (before,)
 
     def backward(inputs, kept, cotangent):
         q, k, v, log_decay, *run = inputs
         (before,), (slope, last_slope) = kept, cotangent
         left = _decays(log_decay, *run, exclusive=exclusive)
-        read_slope = slope * left.read
-        toward = ops.einsum("bngck,bngrcv->bngrkv", q, read_slope)
-        after, first = chunks.carry_back(left.keep, toward, last_slope)
+        read_slope, write_v = slope * left.read, v * left.write
+        after, first = chunks.carry_back(left.keep, _times(_turned(q), read_slope), last_slope)
         products = _products(q, k)
         scores = products * left.pairs
-        pair_slope = ops.matmul(slope, ops.swapaxes(v, -1, -2)) * left.pairs
+        head_slope = _swapped(slope)
+        pair_slope = ops.matmul(head_slope, _turned(_swapped(v))) * left.pairs
         product_slope = ops.sum(pair_slope, axis=3)
-        written = ops.einsum("bngck,bngrkv->bngrcv", k, after) * left.write
-        dv = ops.matmul(ops.swapaxes(scores, -1, -2), slope) + written
-        dq = ops.matmul(product_slope, k)
-        dq = dq + ops.einsum("bngrcv,bngrkv->bngck", read_slope, before)
-        dk = ops.matmul(ops.swapaxes(product_slope, -1, -2), q)
-        dk = dk + ops.einsum("bngrcv,bngrkv->bngck", v * left.write, after)
+        written = _times(k, after) * left.write
+        dv = _swapped(ops.matmul(_turned(scores), head_slope)) + written
+        dq = ops.matmul(product_slope, k) + _against(read_slope, before)
+        dk = ops.matmul(_turned(product_slope), q) + _against(write_v, after)
         # A log decay scales every pair it lies between, every read after and write before it,
         # and what is kept.
         between = pair_slope * products
         near = decays.undecayed(int(q.shape[-2]), exclusive)
         between = ops.where(near, ops.zeros_like(between), between)
-        here = ops.einsum("bngck,bngrkv->bngrcv", q, before)
-        reads = ops.sum(between, axis=-1) + ops.sum(here * read_slope, axis=-1)
+        here = ops.sum(_times(q, before) * read_slope, axis=-1)
+        reads = ops.sum(between, axis=-1) + _turned(here)
         keys = ops.sum(between, axis=-2)
-        writes = ops.sum(written * v, axis=-1)
-        kept = ops.sum(before * after * left.keep, axis=(-2, -1))[..., None]
+        writes = _turned(ops.sum(written * v, axis=-1))
+        kept = ops.sum(before * after * left.keep, axis=(3, 5))[..., None]
         sums = chunks.running_sum
         slope = sums(reads, -1, reverse=True, exclusive=exclusive) - sums(keys, -1, reverse=True)
         slope = slope + sums(writes, -1, exclusive=True) + kept
@@ -74,16 +73,43 @@ def run(q, k, v, log_decay, initial, run=None, *, exclusive=False):
     return with_gradient(forward, backward, saved=saved)(*tensors)
 
 
+def _times(x, y):
+    """Return ``x y`` of ``(..., M, L)`` and ``(..., L, R, V)``, for all heads at once."""
+    heads, width = int(y.shape[-2]), int(y.shape[-1])
+    product = ops.matmul(x, ops.reshape(y, (-1, *y.shape[1:-2], heads * width)))
+    return ops.reshape(product, (-1, *product.shape[1:-1], heads, width))
+
+
+def _against(x, y):
+    """Return ``x y^T`` of ``(..., M, R, V)`` and ``(..., L, R, V)``, summed over the heads."""
+    joined = (ops.reshape(z, (-1, *z.shape[1:-2], z.shape[-2] * z.shape[-1])) for z in (x, y))
+    x, y = joined
+    return ops.matmul(x, _turned(y))
+
+
+def _turned(x):
+    return ops.swapaxes(x, -1, -2)
+
+
+def _swapped(x):
+    """Return ``(..., C, R, V)`` as ``(..., R, C, V)``, or the other way round."""
+    return ops.swapaxes(x, -2, -3)
+
+
 def _products(q, k):
-    return ops.expand_dims(ops.matmul(q, ops.swapaxes(k, -1, -2)), 3)
+    return ops.expand_dims(ops.matmul(q, _turned(k)), 3)
 
 
 def _decays(log_decay, run=None, *, exclusive):
-    """Return the `decays.Between` of the chunks, 0 across the borders of runs."""
+    """Return the `decays.Between` of the chunks, 0 across the borders of runs.
+
+    Pairs are ``(B, N, G, R, C, C)``; the others broadcast to ``(B, N, G, C, R, V)``.
+    """
     seen = chunks.sight(run, int(log_decay.shape[-1]), log_decay.dtype, strict=exclusive)
-    pairs, read, write, keep = decays.between(log_decay, exclusive)
+    pairs, *others = decays.between(log_decay, exclusive, seen.pairs[:, :, None] > 0)
+    read, write, keep = (_swapped(x) for x in others)
     return decays.Between(
-        pairs * seen.pairs[:, :, None],
+        pairs,
         chunks.only(read, _flags(seen.reads)),
         chunks.only(write, _flags(seen.writes)),
         chunks.only(keep, _flags(seen.keeps)),
@@ -91,4 +117,4 @@ def _decays(log_decay, run=None, *, exclusive):
 
 
 def _flags(flags):
-    return None if flags is None else flags[:, :, None]
+    return None if flags is None else flags[..., None]
