@@ -166,8 +166,9 @@ def test_s4d_gradients_are_finite_differences(length):
         assert error(gradient, expected.reshape(weights[at].shape)) < 2e-5, at
 
 
-@pytest.mark.once
 def test_s4d_taps_make_no_array_of_every_position_and_mode():
+    if ek.backend.name() != "numpy":
+        pytest.skip("only numpy tells Python of its memory")
     filter = ek.layers.S4DFilter(state_dim=64)
     filter.build((CHANNELS,))
     tracemalloc.start()

@@ -1,9 +1,10 @@
-"""Multiples of an angle that stay exact however many turns they are.
+"""Multiples of an angle whose whole turns cost no digits.
 
-A product `angle * times` of many turns is rounded to as many digits as a product of one, and most
-of them count whole turns: at 64 thousand positions of 1 radian float32 has 0.004 of one left. Here
-an angle is a whole number of `STEPS`-ths of a turn and a small rest. The multiples of the first are
-integers, whose turns are taken off exactly, and those of the rest are few turns.
+A product `angle * times` of many turns is rounded to as many digits as one of less than a turn, and
+most of them count whole turns: of 64 thousand radians float32 leaves 0.004 of one. Here an angle is
+a whole number of `STEPS`-ths of a turn and a small rest. The multiples of the first are integers,
+whose turns are taken off exactly, and those of the rest are few turns: in float32, what is left
+is right to about 3e-7, and beyond 16 thousand times to about 2e-11 a time.
 """
 
 import math
@@ -51,8 +52,8 @@ def multiple(parts, times):
     """
     whole, rest = parts
     half = STEPS // 2
-    steps = (whole * (times % STEPS) + half) % STEPS - half
-    return ops.cast(steps, rest.dtype) * (2 * math.pi / STEPS) + rest * ops.cast(times, rest.dtype)
+    steps = ((times % STEPS) * whole + half) % STEPS - half
+    return ops.cast(steps, rest.dtype) * (2 * math.pi / STEPS) + ops.cast(times, rest.dtype) * rest
 
 
 def _turns(angle):
