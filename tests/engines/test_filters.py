@@ -120,9 +120,19 @@ def s4d_response(weights, length):
     return k
 
 
+def built_s4d(seed, state_dim, min_step=0.001, max_step=0.1):
+    """An S4D filter whose random weights are the same on every backend."""
+    g, shape = rng(seed, state_dim), (CHANNELS, state_dim)
+    filter = built({"type": "s4d", "state_dim": state_dim})
+    filter.log_step.assign(g.uniform(np.log(min_step), np.log(max_step), CHANNELS))
+    filter.real.assign(g.normal(size=shape))
+    filter.imaginary.assign(g.normal(size=shape))
+    return filter
+
+
 @pytest.mark.parametrize("length", (1, 2, 63, 64, 65, 97, 257, 2000))
 def test_s4d_taps_are_the_impulse_response(length):
-    filter = built({"type": "s4d", "state_dim": 5, "max_step": 0.5})
+    filter = built_s4d(0, 5, max_step=0.5)
     weights = [ek.backend.to_numpy(w).astype("float64") for w in filter.weights]
     assert error(filter.taps(length), s4d_response(weights, length)) < 2e-6
 
@@ -130,7 +140,7 @@ def test_s4d_taps_are_the_impulse_response(length):
 @pytest.mark.parametrize("memory", (0.5, 1e-4))
 def test_s4d_taps_hold_their_rhythm_over_64k_positions(memory):
     """Angles up to 50 thousand radians, beside the same modes in float64."""
-    filter = built({"type": "s4d", "state_dim": 8, "min_step": 0.01})
+    filter = built_s4d(1, 8, min_step=0.01)
     filter.log_decay.assign(np.full((CHANNELS, 8), np.log(memory)))
     taps = filter.taps(65536)
     a, c = ([ek.backend.to_numpy(x).astype("float64") for x in pair] for pair in filter.modes())
@@ -141,7 +151,7 @@ def test_s4d_taps_hold_their_rhythm_over_64k_positions(memory):
 
 def test_slow_s4d_modes_keep_their_input_weight():
     """A step of 1e-5, over which a mode decays by less than the rounding of numbers near 1."""
-    filter = built({"type": "s4d", "state_dim": 4, "min_step": 1e-5, "max_step": 1.1e-5})
+    filter = built_s4d(2, 4, 1e-5, 1.1e-5)
     weights = [ek.backend.to_numpy(w).astype("float64") for w in filter.weights]
     assert error(filter.taps(100), s4d_response(weights, 100)) < 2e-6
 
@@ -149,7 +159,7 @@ def test_slow_s4d_modes_keep_their_input_weight():
 @trains
 @pytest.mark.parametrize("length", (1, 63, 131))
 def test_s4d_gradients_are_finite_differences(length):
-    filter = built({"type": "s4d", "state_dim": 3, "max_step": 0.5})
+    filter = built_s4d(3, 3, 0.1, 0.5)
     weights = [ek.backend.to_numpy(w).astype("float64") for w in filter.weights]
     slope = rng(3).normal(size=(length, CHANNELS))
     weigh = ops.convert_to_tensor(slope.astype("float32"))
