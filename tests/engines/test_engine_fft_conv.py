@@ -191,7 +191,7 @@ def test_fft_lengths_are_even_smooth_and_near():
         ({"u": np.ones((2, 5), "float32")}, "expected (B, T, D)"),
         ({"u": np.ones((2, 0, 5), "float32")}, "at least one"),
         ({"k": np.ones((0, 5), "float32")}, "at least one"),
-        ({"k": np.ones((3, 4), "float32")}, "width D of k"),
+        ({"k": np.ones((3, 4), "float32")}, "divisor of the width D = 5"),
         ({"d": np.ones((4,), "float32")}, "width D of d"),
         ({"d": np.ones((5, 1), "float32")}, "expected (D,)"),
         ({"causal": False, "return_state": True}, "Drop the state"),

@@ -240,7 +240,7 @@ def test_work_a_position_grows_with_the_logarithm(monkeypatch):
         (lambda u, k, d: fft_conv(u, None, d), "k=None"),
         (lambda u, k, d: fft_conv(u, None, d, initial_state=fft_conv_state(3, 2, 9)), "k=None"),
         (lambda u, k, d: fft_conv_state(3, 2, k=k), "Give max_length"),
-        (lambda u, k, d: fft_conv_state(3, 2, 9, k=k[:, :1]), "width D of k"),
+        (lambda u, k, d: fft_conv_state(3, 3, 9, k=k), "divisor of the width D = 3"),
     ),
 )
 def test_bad_calls_are_refused(run, words):

@@ -1,5 +1,7 @@
 """Filters of long convolutions: their taps, tap by tap, against their definition in numpy."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from engines.support import error, finite_differences, rng, trains
@@ -104,6 +106,86 @@ def test_rational_gradients_are_finite_differences(order):
 
         expected = finite_differences(loss, weights[at], positions)
         assert error(gradient, expected.reshape(weights[at].shape)) < 1e-4
+
+
+def s4d_response(weights, length):
+    """The definition of S4D's filter, one mode and position at a time, in float64."""
+    log_step, log_decay, frequency, real, imaginary = weights
+    k = np.zeros((length, CHANNELS))
+    for channel, mode in np.ndindex(log_decay.shape):
+        step = np.exp(log_step[channel])
+        a = -np.exp(log_decay[channel, mode]) + 1j * frequency[channel, mode]
+        c = (real + 1j * imaginary)[channel, mode] * (np.exp(step * a) - 1) / a
+        k[:, channel] += [2 * (c * np.exp(step * a * s)).real for s in range(length)]
+    return k
+
+
+def built_s4d(seed, state_dim, min_step=0.001, max_step=0.1):
+    """An S4D filter whose random weights are the same on every backend."""
+    g, shape = rng(seed, state_dim), (CHANNELS, state_dim)
+    filter = built({"type": "s4d", "state_dim": state_dim})
+    filter.log_step.assign(g.uniform(np.log(min_step), np.log(max_step), CHANNELS))
+    filter.real.assign(g.normal(size=shape))
+    filter.imaginary.assign(g.normal(size=shape))
+    return filter
+
+
+@pytest.mark.parametrize("length", (1, 2, 63, 64, 65, 97, 257, 2000))
+def test_s4d_taps_are_the_impulse_response(length):
+    filter = built_s4d(0, 5, max_step=0.5)
+    weights = [ek.backend.to_numpy(w).astype("float64") for w in filter.weights]
+    assert error(filter.taps(length), s4d_response(weights, length)) < 2e-6
+
+
+@pytest.mark.parametrize("memory", (0.5, 1e-4))
+def test_s4d_taps_hold_their_rhythm_over_64k_positions(memory):
+    """Angles up to 50 thousand radians, beside the same modes in float64."""
+    filter = built_s4d(1, 8, min_step=0.01)
+    filter.log_decay.assign(np.full((CHANNELS, 8), np.log(memory)))
+    taps = filter.taps(65536)
+    a, c = ([ek.backend.to_numpy(x).astype("float64") for x in pair] for pair in filter.modes())
+    s = np.arange(65536)[:, None, None]
+    expected = np.sum(((c[0] + 1j * c[1]) * np.exp((a[0] + 1j * a[1]) * s)).real, axis=-1)
+    assert error(taps, expected) < 2e-6
+
+
+def test_slow_s4d_modes_keep_their_input_weight():
+    """A step of 1e-5, over which a mode decays by less than the rounding of numbers near 1."""
+    filter = built_s4d(2, 4, 1e-5, 1.1e-5)
+    weights = [ek.backend.to_numpy(w).astype("float64") for w in filter.weights]
+    assert error(filter.taps(100), s4d_response(weights, 100)) < 2e-6
+
+
+@trains
+@pytest.mark.parametrize("length", (1, 63, 131))
+def test_s4d_gradients_are_finite_differences(length):
+    filter = built_s4d(3, 3, 0.1, 0.5)
+    weights = [ek.backend.to_numpy(w).astype("float64") for w in filter.weights]
+    slope = rng(3).normal(size=(length, CHANNELS))
+    weigh = ops.convert_to_tensor(slope.astype("float32"))
+    _, found = ek.backend.value_and_grad_variables(
+        lambda: ops.sum(filter.taps(length) * weigh), filter.trainable_weights
+    )
+    for at, gradient in enumerate(found):
+
+        def loss(moved, at=at):
+            given = [moved if i == at else w for i, w in enumerate(weights)]
+            return np.sum(slope * s4d_response(given, length))
+
+        expected = finite_differences(loss, weights[at], list(np.ndindex(weights[at].shape)))
+        assert error(gradient, expected.reshape(weights[at].shape)) < 2e-5, at
+
+
+def test_s4d_taps_make_no_array_of_every_position_and_mode():
+    if ek.backend.name() != "numpy":
+        pytest.skip("only numpy tells Python of its memory")
+    filter = ek.layers.S4DFilter(state_dim=64)
+    filter.build((CHANNELS,))
+    tracemalloc.start()
+    filter.taps(16384)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 16384 * CHANNELS * 64 * 4 / 3
 
 
 def test_decay_taps_are_weights_under_a_window_of_unit_energy():

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
+import keras
+import numpy as np
 from keras import ops
 
 from ember_keras.backend import pad
 from ember_keras.layers.base import wide
+from ember_keras.ops.engines import angles
 
 
 def token_positions(x: Any, length: Any, mask: Any, segment_ids: Any) -> Any:
@@ -56,20 +58,22 @@ def apply_rotary(x: Any, positions: Any, base: float) -> Any:
         base: float. The slowest pair turns once in about `2 pi base` positions.
 
     Returns:
-        Tensor of x's shape and dtype. Angles are computed in float32, or float64 for float64.
+        Tensor of x's shape and dtype. Turned in float32, or float64 for float64, by angles that
+        lose nothing to their whole turns: in float32 1e-6 at the 64 thousandth position.
     """
     half = x.shape[-1] // 2
     if half == 0:
         return x
     x_wide = wide(x)
-    frequency = ops.exp(-math.log(base) / half * ops.arange(half, dtype=x_wide.dtype))
-    angle = ops.cast(positions, x_wide.dtype)[:, :, None, None] * frequency
+    frequency = base ** -(np.arange(half) / half)
+    parts = angles.constant_parts(frequency, keras.backend.standardize_dtype(x_wide.dtype))
+    angle = angles.multiple(parts, ops.cast(positions, "int32")[:, :, None, None])
     cos, sin = ops.cos(angle), ops.sin(angle)
     a, b = x_wide[..., :half], x_wide[..., half : 2 * half]
-    parts = [a * cos - b * sin, b * cos + a * sin]
+    sides = [a * cos - b * sin, b * cos + a * sin]
     if x.shape[-1] % 2:
-        parts.append(x_wide[..., 2 * half :])
-    return ops.cast(ops.concatenate(parts, axis=-1), x.dtype)
+        sides.append(x_wide[..., 2 * half :])
+    return ops.cast(ops.concatenate(sides, axis=-1), x.dtype)
 
 
 def tokens_after(positions: Any, length: Any, mask: Any) -> Any:

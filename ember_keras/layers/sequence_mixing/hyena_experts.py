@@ -96,8 +96,8 @@ class HyenaExperts(Hyena):
         # The choice is made in float32: rounded scores would choose other experts.
         scores = ops.matmul(wide(x), wide(self.router))
         if self.active_experts < self.num_experts:
-            least = ops.top_k(scores, self.active_experts)[0][..., -1:]
-            scores = ops.where(scores >= least, scores, ops.full_like(scores, -1e30))
+            chosen = _greatest(scores, self.active_experts)
+            scores = ops.where(chosen, scores, ops.full_like(scores, -1e30))
         weights = ops.cast(ops.softmax(scores, axis=-1), z.dtype)
         shape = (*ops.shape(z)[:-1], self.num_experts, z.shape[-1] // self.num_experts)
         return ops.sum(ops.expand_dims(weights, -1) * ops.reshape(z, shape), axis=-2)
@@ -109,3 +109,12 @@ class HyenaExperts(Hyena):
             "active_experts": self.active_experts,
             "expert_dim": self.expert_dim,
         }
+
+
+def _greatest(scores: Any, count: int) -> Any:
+    """True at the `count` greatest along the last axis, and of equal ones at the first."""
+    least = ops.top_k(scores, count)[0][..., -1:]
+    above, tied = scores > least, scores == least
+    room = count - ops.sum(ops.cast(above, "int32"), axis=-1, keepdims=True)
+    place = ops.cumsum(ops.cast(tied, "int32"), axis=-1)
+    return ops.logical_or(above, ops.logical_and(tied, place <= room))

@@ -86,11 +86,10 @@ class LongConvolution(EmberLayer):
             k = None
         else:
             k = self._taps(taps_needed(x.shape[1], state, taps=self.filter.size))
-        d = self._shared(keras.ops.convert_to_tensor(self.skip))
         return fft_conv(
             x,
             k,
-            d,
+            keras.ops.convert_to_tensor(self.skip),
             causal=self.causal,
             initial_state=state,
             return_state=return_state,
@@ -99,18 +98,13 @@ class LongConvolution(EmberLayer):
         )
 
     def _taps(self, length: int) -> Any:
-        """The taps `(length, D)`, with those that look ahead where there are any."""
+        """The taps `(length, filters)`, with those that look ahead where there are any."""
         k = self.filter.taps(length)
         if self.ahead is not None:
             # Tap 0 belongs to both; the centre of the joined filter is the position itself.
             ahead = self.ahead.taps(length)
             k = keras.ops.concatenate([keras.ops.flip(ahead[1:], axis=0), k], axis=0)
-        return self._shared(k)
-
-    def _shared(self, weights: Any) -> Any:
-        """Weights of one a filter as weights of one a channel."""
-        share = self.width // weights.shape[-1]
-        return weights if share == 1 else keras.ops.repeat(weights, share, axis=-1)
+        return k
 
     def initial_state(self, batch_size: int, max_length: int | None) -> State:
         size = self.filter.size

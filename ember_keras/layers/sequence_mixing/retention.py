@@ -103,12 +103,12 @@ class Retention(SequenceMixer):
         positions = token_positions(x, seen, mask, segment_ids)
         q = apply_rotary(q, positions, self.rotary_base) * self._key_dim**-0.5
         k = apply_rotary(k, positions, self.rotary_base)
-        decay = np.log1p(-(2.0 ** (-5.0 - np.arange(self.num_heads)))).astype("float32")
+        decay = np.log1p(-(2.0 ** (-5.0 - np.arange(self.num_heads))))
         o, matrix = gated_linear_attention(
             q,
             k,
             v,
-            ops.broadcast_to(decay, (*ops.shape(v)[:2], self.num_heads)),
+            ops.broadcast_to(ops.cast(decay, v.dtype), (*ops.shape(v)[:2], self.num_heads)),
             initial_state=None if state is None else state["matrix"],
             return_state=True,
             mask=mask,

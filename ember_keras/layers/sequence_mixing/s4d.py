@@ -31,8 +31,8 @@ class S4D(SequenceMixer):
 
     Args:
         state_dim: int >= 1. N, the modes of a channel; each stands for a conjugate pair.
-        min_step: float > 0. The smallest step a channel starts with; 1 / step is about its memory
-            in positions.
+        min_step: float > 0. The smallest step a channel starts with; with the real part -1/2 that
+            it starts with, its memory fades to 1 / e over 2 / step positions.
         max_step: float > `min_step`. The largest.
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 

@@ -13,6 +13,7 @@ from keras import ops
 from ember_keras import backend
 from ember_keras.backend import pad
 from ember_keras.ops.kernels.gradient import with_gradient
+from ember_keras.ops.kernels.shared_filters import by_channel, by_filter
 from ember_keras.ops.kernels.table import Kernel, register
 
 SHORT = 16
@@ -73,25 +74,25 @@ def _refuse(request):
 
 def _run(u, k, d, *, start, length, skip, fft_length):
     fft, n = _LIBRARY, fft_length
-    size, taps = int(u.shape[1]), int(k.shape[0])
+    size, taps, filters = int(u.shape[1]), int(k.shape[0]), int(k.shape[1])
     kind = "float64" if "float64" in str(u.dtype) else "float32"
     u, k = ops.cast(u, kind), ops.cast(k, kind)
 
     def forward(u, k):
-        uf = fft.rfft(ops.transpose(u, (0, 2, 1)), n)
-        kf = fft.rfft(ops.transpose(k), n)
+        uf = fft.rfft(by_filter(u, filters), n)
+        kf = fft.rfft(ops.transpose(k), n)[:, None]
         y = fft.irfft(uf * kf, n)
-        return ops.transpose(y[:, :, start : start + length], (0, 2, 1)), (uf, kf)
+        return by_channel(y[..., start : start + length]), (uf, kf)
 
     def backward(_, kept, cotangent):
         uf, kf = kept
-        g = ops.transpose(cotangent, (0, 2, 1))
+        g = by_filter(cotangent, filters)
         if start:
-            g = pad(g, ((0, 0), (0, 0), (start, 0)))
+            g = pad(g, ((0, 0), (0, 0), (0, 0), (start, 0)))
         gf = fft.rfft(g, n)
         du = fft.irfft(gf * fft.conj(kf), n)
-        dk = fft.irfft(fft.sum(gf * fft.conj(uf), 0), n)
-        return ops.transpose(du[:, :, :size], (0, 2, 1)), ops.transpose(dk[:, :taps])
+        dk = fft.irfft(fft.sum(gf * fft.conj(uf), (0, 2)), n)
+        return by_channel(du[..., :size]), ops.transpose(dk[:, :taps])
 
     y = with_gradient(forward, backward)(u, k)
     return y if d is None else y + u[:, skip : skip + length] * ops.cast(d, kind)

@@ -12,6 +12,7 @@ from keras import ops
 from ember_keras import registry
 from ember_keras.layers.base import wide
 from ember_keras.layers.common.filters.base import Filter
+from ember_keras.ops.engines import modes
 
 
 @registry.filters.register("s4d")
@@ -26,8 +27,8 @@ class S4DFilter(Filter):
 
     Args:
         state_dim: int >= 1. The number n of modes a channel; each stands for a conjugate pair.
-        min_step: float > 0. The smallest step a channel starts with; 1 / step is about its memory
-            in positions.
+        min_step: float > 0. The smallest step a channel starts with; with the real part -1/2 that
+            it starts with, its memory fades to 1 / e over 2 / step positions.
         max_step: float > `min_step`. The largest.
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
@@ -94,21 +95,20 @@ class S4DFilter(Filter):
         step, decay = ops.exp(wide(self.log_step))[:, None], ops.exp(wide(self.log_decay))
         frequency, real, imaginary = wide(self.frequency), wide(self.real), wide(self.imaginary)
         # The input weight (exp(step a) - 1) / a of each mode, in real arithmetic.
-        grown, turn = ops.exp(-decay * step), frequency * step
-        above_real, above_imaginary = grown * ops.cos(turn) - 1.0, grown * ops.sin(turn)
+        log_decay, turn = -decay * step, frequency * step
+        # exp(log_decay) cos(turn) - 1, without the difference of two numbers near 1.
+        above_real = ops.expm1(log_decay) * ops.cos(turn) - 2.0 * ops.square(ops.sin(turn / 2))
+        above_imaginary = ops.exp(log_decay) * ops.sin(turn)
         below = decay * decay + frequency * frequency
         b_real = (-decay * above_real + frequency * above_imaginary) / below
         b_imaginary = (-decay * above_imaginary - frequency * above_real) / below
         c_real = 2.0 * (real * b_real - imaginary * b_imaginary)
         c_imaginary = 2.0 * (real * b_imaginary + imaginary * b_real)
-        return (-decay * step, turn), (c_real, c_imaginary)
+        return (log_decay, turn), (c_real, c_imaginary)
 
     def taps(self, length: int) -> Any:
-        (log_decay, turn), (c_real, c_imaginary) = self.modes()
-        position = ops.arange(length, dtype=c_real.dtype)[:, None, None]
-        size = ops.exp(log_decay * position)
-        angle = turn * position
-        return ops.sum(size * (c_real * ops.cos(angle) - c_imaginary * ops.sin(angle)), axis=-1)
+        a, c = self.modes()
+        return modes.taps(a, c, length)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -6,6 +6,7 @@ from keras import ops
 from ember_keras.backend import pad
 from ember_keras.ops.engines import cache, checks
 from ember_keras.ops.engines.fft_conv import parallel, relaxed
+from ember_keras.ops.kernels.shared_filters import repeated, weighted
 from ember_keras.ops.tensor.nests import wrap
 
 
@@ -20,13 +21,14 @@ def fft_conv_state(batch_size, width, max_length=None, taps=None, dtype=None, k=
         taps: int or None. Of a finite filter, whose past is the window of its last
             ``taps - 1`` inputs: constant in size, and it never overflows.
         dtype: str or None, of the stored inputs; None is `keras.config.floatx()`.
-        k: tensor ``(taps, D)`` or None. The filter, which a state of `max_length` positions then
-            holds: a step costs ``O(D log^2 M)`` amortised in place of ``O(D M)``, exactly.
+        k: tensor ``(taps, F)`` or None. The filters, of which D / F neighbouring channels share
+            one, and which a state of `max_length` positions then holds: a step costs
+            ``O(D log^2 M)`` amortised in place of ``O(D M)``, exactly.
 
     Returns:
         dict. Without `taps`: ``input`` ``(B, M, D)``, ``length`` ``(B,)`` int32, and ``capacity``
         ``()`` int32 where `max_length` is given; ``M`` is `max_length`, or 0. With `k` also
-        ``taps`` ``(M, D)``, ``pending`` ``(B, M, D)`` and ``origin`` ``(B,)`` int32.
+        ``taps`` ``(M, F)``, ``pending`` ``(B, M, D)`` and ``origin`` ``(B,)`` int32.
         With `taps`: ``window`` ``(B, taps - 1, D)``, the newest input last.
 
     Example:
@@ -45,8 +47,8 @@ def fft_conv_state(batch_size, width, max_length=None, taps=None, dtype=None, k=
         state = cache.make(batch_size, {"input": (width,)}, max_length, dtype)
         if k is None:
             return state
-        k = checks.floating("k", k, "(taps, D)")
-        checks.same("the width D of k", k.shape[1], width, "the state")
+        k = checks.floating("k", k, "(taps, F)")
+        _check_filters(k, width, "the state")
         return relaxed.extend(state, k)
     if max_length is not None:
         raise ValueError(
@@ -100,7 +102,7 @@ def fft_conv(
     mask=None,
     segment_ids=None,
 ):
-    """Convolution along time with a filter of any length, one filter a channel.
+    """Convolution along time with filters of any length, one a channel or one for several.
 
     ``y_t = sum_{s >= 0} k_s u_{t-s} + d u_t`` (Hyena, arXiv 2302.10866; S4D, arXiv 2206.11893).
     Not causal: ``y_t = sum_s k_s u_{t - (s - c)} + d u_t`` with centre ``c = (taps - 1) // 2``.
@@ -109,9 +111,10 @@ def fft_conv(
 
     Args:
         u: tensor ``(B, T, D)``.
-        k: tensor ``(taps, D)``, ``taps >= 1``: shorter than T, equal, or longer. None after a
-            state that holds its filter, which then gives the taps.
-        d: tensor ``(D,)`` or None, the skip.
+        k: tensor ``(taps, F)``, ``taps >= 1``: shorter than T, equal, or longer. F is D, one
+            filter a channel, or divides it: D / F neighbouring channels then share a filter, which
+            is transformed once. None after a state that holds its filters, which then gives them.
+        d: tensor ``(D,)``, or ``(F,)`` for skips that are shared like the filters, or None.
         causal: bool.
         initial_state: dict from `fft_conv_state` or an earlier call, or None for an empty past.
             After a past in ``M`` slots only the first `taps_needed` taps count. One position
@@ -119,7 +122,8 @@ def fft_conv(
             After a state made with the filter, and without `k`, it is relaxed: blocks of 16, 32,
             64 .. positions are passed on by FFT as they fill, ``O(D log^2 M)`` amortised; only in
             code compiled by mlx, which cannot choose by value, it stays the dot product. A `k`
-            that is given replaces the state's, from the first position of the state on.
+            that is given replaces the state's, from the first position of the state on, and has as
+            many filters.
         return_state: bool. Also return the past after this chunk.
         mask: bool tensor ``(B, T)``, True at real positions. Padded positions are not there:
             they output 0, and real positions and the state are as if they had been cut out.
@@ -144,16 +148,21 @@ def fft_conv(
     given = k is not None
     if not given and not held:
         raise ValueError(
-            "Received k=None; expected a tensor (taps, D), or an initial_state that holds its "
+            "Received k=None; expected a tensor (taps, F), or an initial_state that holds its "
             "filter. Pass k, or make the state with fft_conv_state(..., k=k)."
         )
-    k = checks.floating("k", k if given else initial_state["taps"], "(taps, D)")
-    d = None if d is None else checks.floating("d", d, "(D,)")
-    time = checks.static("u", u, 1)
+    k = checks.floating("k", k if given else initial_state["taps"], "(taps, F)")
+    time, width = checks.static("u", u, 1), checks.static("u", u, 2)
     checks.static("k", k, 0)
-    checks.same("the width D of k", k.shape[1], u.shape[2], "u")
+    _check_filters(k, width, "u")
+    if held:
+        filters = initial_state["taps"].shape[1]
+        checks.same("the number F of filters of k", k.shape[1], filters, "the state")
     if d is not None:
-        checks.same("the width D of d", d.shape[0], u.shape[2], "u")
+        d = checks.floating("d", d, "(D,)")
+        if d.shape[0] == k.shape[1]:
+            d = repeated(d, width)
+        checks.same("the width D of d", d.shape[0], width, "u")
     stateful = initial_state is not None or return_state
     if stateful and not causal:
         raise ValueError(
@@ -170,7 +179,7 @@ def fft_conv(
         run = cache.runs(segment_ids, placed)
     x = u if placed is None else cache.compact(u, placed)
     if initial_state is None and return_state:
-        initial_state = cache.make(ops.shape(u)[0], {"input": (int(u.shape[2]),)}, dtype=u.dtype)
+        initial_state = cache.make(ops.shape(u)[0], {"input": (width,)}, dtype=u.dtype)
     if initial_state is None:
         y, state = _fresh(x, k, d, causal, run), None
     elif isinstance(initial_state, dict) and set(initial_state) == {"window"}:
@@ -187,6 +196,17 @@ def fft_conv(
     if placed is not None:
         y = cache.uncompact(y, placed)
     return (y, state) if return_state else y
+
+
+def _check_filters(k, width, of):
+    """Refuse filters ``(taps, F)`` whose number does not divide the width."""
+    filters = checks.static("k", k, 1)
+    if width % filters:
+        raise ValueError(
+            f"Received the number F of filters of k = {filters}; expected a divisor of the width "
+            f"D = {width} of {of}, because neighbouring channels share a filter. Give one filter a "
+            "channel, or a number that divides them."
+        )
 
 
 def _fresh(x, k, d, causal, run):
@@ -276,7 +296,8 @@ def _continued(past, x, k, d, run):
     if time == 1:
         both = ops.concatenate([past, x], axis=1)
         taps = checks.wide(ops.flip(k[: slots + 1], axis=0))
-        return _skip(ops.sum(checks.wide(both) * taps, axis=1, keepdims=True), x, d)
+        y = ops.sum(weighted(checks.wide(both), taps), axis=1, keepdims=True)
+        return _skip(y, x, d)
     if run is None:
         both = ops.concatenate([past, x], axis=1)
         return parallel.windowed(both, k, slots, time, d, slots)
@@ -291,7 +312,7 @@ def _dot(new, k, length):
     lag = length[:, None] - ops.arange(int(held.shape[1]), dtype="int32")[None, :]
     there = ops.logical_and(lag >= 0, lag < taps)
     weights = ops.take(k, ops.clip(lag, 0, taps - 1), axis=0)
-    return ops.sum(cache.keep(held * weights, there), axis=1, keepdims=True)
+    return ops.sum(cache.keep(weighted(held, weights), there), axis=1, keepdims=True)
 
 
 def _skip(y, x, d):

@@ -16,8 +16,10 @@ def fft_conv(
 ):
     """See `ember_keras.ops.engines.fft_conv.fft_conv`; the state is that of a growing history."""
     u, k = np.asarray(u, np.float64), np.asarray(k, np.float64)
-    d = np.zeros(u.shape[2]) if d is None else np.asarray(d, np.float64)
     batch, time, width = u.shape
+    d = np.zeros(width) if d is None else np.asarray(d, np.float64)
+    # Neighbouring channels share a filter, and a skip weight, where there are fewer of them.
+    k, d = np.repeat(k, width // k.shape[1], axis=1), np.repeat(d, width // d.shape[0])
     taps = k.shape[0]
     center = 0 if causal else (taps - 1) // 2
     mask = np.ones((batch, time), bool) if mask is None else np.asarray(mask, bool)
@@ -63,10 +65,13 @@ def gradients(u, k, d, cotangent, *, causal=True, mask=None, segment_ids=None):
     """Return the gradients of ``sum(cotangent * fft_conv(u, k, d, ...))`` as a dict.
 
     Each product ``k_s u_j`` in ``y_t`` adds ``g_t k_s`` to ``du_j`` and ``g_t u_j`` to
-    ``dk_s``; the skip adds ``d g_t`` to ``du_t`` and ``u_t g_t`` to ``dd``.
+    ``dk_s``; the skip adds ``d g_t`` to ``du_t`` and ``u_t g_t`` to ``dd``. The gradient of a
+    filter that channels share is the sum of theirs.
     """
     u, k, d, g = (np.asarray(x, np.float64) for x in (u, k, d, cotangent))
-    batch, time, _ = u.shape
+    batch, time, width = u.shape
+    filters, skips = k.shape[1], d.shape[0]
+    k, d = np.repeat(k, width // filters, axis=1), np.repeat(d, width // skips)
     taps = k.shape[0]
     center = 0 if causal else (taps - 1) // 2
     mask = np.ones((batch, time), bool) if mask is None else np.asarray(mask, bool)
@@ -86,4 +91,6 @@ def gradients(u, k, d, cotangent, *, causal=True, mask=None, segment_ids=None):
             found["k"][s[reached]] += g[b, t] * u[b, sources]
             found["u"][b, t] += d * g[b, t]
             found["d"] += u[b, t] * g[b, t]
+    found["k"] = found["k"].reshape(taps, filters, -1).sum(axis=2)
+    found["d"] = found["d"].reshape(skips, -1).sum(axis=1)
     return found

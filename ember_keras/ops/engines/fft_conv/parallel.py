@@ -10,6 +10,7 @@ from ember_keras.backend import pad
 from ember_keras.ops import kernels
 from ember_keras.ops.engines import checks
 from ember_keras.ops.kernels.gradient import with_gradient
+from ember_keras.ops.kernels.shared_filters import by_channel, by_filter, repeated
 
 SHORT = 16
 """Taps up to which the filter is applied by shifts and not by FFT."""
@@ -43,7 +44,7 @@ def windowed(u, k, start, length, d=None, skip=0):
 
     Args:
         u: tensor ``(B, N, D)``, 0 outside ``0 .. N - 1``.
-        k: tensor ``(taps, D)``.
+        k: tensor ``(taps, F)``: D / F neighbouring channels share a filter.
         start: int >= 0.
         length: int >= 1.
         d: tensor ``(D,)`` or None: ``d u_{skip + j}`` is added to the j-th output.
@@ -66,14 +67,14 @@ def windowed(u, k, start, length, d=None, skip=0):
     if low >= high:
         y = ops.zeros_like(ops.repeat(u[:, :1], length, axis=1))
     elif high - low <= SHORT:
-        y = _shifted(u, k, start, length)
+        y = _shifted(u, repeated(k, int(u.shape[2])), start, length)
     else:
         y = _transformed(u, k, start, length, n)
     return y if d is None else y + u[:, skip : skip + length] * checks.wide(d)
 
 
 def segmented(u, k, runs):
-    """Return the causal convolution of u ``(B, T, D)`` inside runs ``(B, T)``.
+    """Return the causal convolution of u ``(B, T, D)`` with k ``(taps, F)`` inside runs ``(B, T)``.
 
     Divide and conquer: what flows from the left to the right half of a block of ``2 L`` positions
     flows inside the one run that crosses its middle, so one FFT a block gives it exactly. Blocks
@@ -82,13 +83,13 @@ def segmented(u, k, runs):
     u, k = checks.wide(u), checks.wide(k)
     time, taps, width = int(u.shape[1]), int(k.shape[0]), int(u.shape[2])
     if taps <= SHORT:
-        return _masked_shifts(u, k, runs, time)
+        return _masked_shifts(u, repeated(k, width), runs, time)
     padded = BLOCK
     while padded < time:
         padded *= 2
     u = pad(u, ((0, 0), (0, padded - time), (0, 0)))
     runs = pad(runs, ((0, 0), (0, padded - time)), constant_values=-1)
-    y = _masked_shifts(u, k[:BLOCK], runs, BLOCK)
+    y = _masked_shifts(u, repeated(k[:BLOCK], width), runs, BLOCK)
     half = BLOCK
     while half < padded:
         reach = min(half, taps - 1)
@@ -143,21 +144,22 @@ def _circular(size, taps, start, length):
 
 def _transformed(u, k, start, length, n):
     """Return `windowed` by FFT, with a gradient made of real FFTs like the value."""
-    size, taps = int(u.shape[1]), int(k.shape[0])
+    size, (taps, filters) = int(u.shape[1]), (int(n) for n in k.shape)
 
     def forward(u, k):
-        ur, ui = ops.rfft(ops.transpose(u, (0, 2, 1)), fft_length=n)
-        kr, ki = ops.rfft(ops.transpose(k), fft_length=n)
+        ur, ui = ops.rfft(by_filter(u, filters), fft_length=n)
+        kr, ki = (x[:, None] for x in ops.rfft(ops.transpose(k), fft_length=n))
         y = ops.irfft((ur * kr - ui * ki, ur * ki + ui * kr), fft_length=n)
-        return ops.transpose(y[:, :, start : start + length], (0, 2, 1)), (ur, ui, kr, ki)
+        return by_channel(y[..., start : start + length]), (ur, ui, kr, ki)
 
     def backward(_, kept, cotangent):
         ur, ui, kr, ki = kept
-        g = pad(ops.transpose(cotangent, (0, 2, 1)), ((0, 0), (0, 0), (start, 0)))
+        g = pad(by_filter(cotangent, filters), ((0, 0), (0, 0), (0, 0), (start, 0)))
         gr, gi = ops.rfft(g, fft_length=n)
         du = ops.irfft((gr * kr + gi * ki, gi * kr - gr * ki), fft_length=n)
-        wr, wi = ops.sum(gr * ur + gi * ui, axis=0), ops.sum(gi * ur - gr * ui, axis=0)
+        wr = ops.sum(gr * ur + gi * ui, axis=(0, 2))
+        wi = ops.sum(gi * ur - gr * ui, axis=(0, 2))
         dk = ops.irfft((wr, wi), fft_length=n)
-        return ops.transpose(du[:, :, :size], (0, 2, 1)), ops.transpose(dk[:, :taps])
+        return by_channel(du[..., :size]), ops.transpose(dk[:, :taps])
 
     return with_gradient(forward, backward)(u, k)

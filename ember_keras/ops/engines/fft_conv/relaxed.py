@@ -19,6 +19,7 @@ from ember_keras.backend import pad
 from ember_keras.ops.engines import cache, checks
 from ember_keras.ops.engines.fft_conv import parallel
 from ember_keras.ops.kernels.loops import can_switch, switch
+from ember_keras.ops.kernels.shared_filters import weighted
 
 BASE = 16
 """Positions of a block of the lowest level."""
@@ -31,7 +32,7 @@ STALE = -1
 
 
 def extend(state, k):
-    """Return a fixed state of `cache.make` with the taps `k`, which it then keeps."""
+    """Return a fixed state of `cache.make` with the taps k ``(taps, F)``, which it then keeps."""
     slots = cache.slots_of(state, "input")
     batch, width = ops.shape(state["input"])[0], int(state["input"].shape[2])
     return {
@@ -81,7 +82,7 @@ def step(x, state, placed):
     back = ops.arange(min(BASE, slots), dtype="int32")[None, :]
     near = cache.gather(new["input"], ops.clip(length[:, None] - back, 0, slots - 1))
     near = cache.keep(checks.wide(near), back <= inside[:, None])
-    y = ops.sum(near * state["taps"][: min(BASE, slots)], axis=1, keepdims=True)
+    y = ops.sum(weighted(near, state["taps"][: min(BASE, slots)]), axis=1, keepdims=True)
     y = y + cache.gather(pending, (length % slots)[:, None])
     count = new["length"] - origin
     moved = ops.logical_and(new["length"] > length, new["length"] < slots)

@@ -1,15 +1,10 @@
 """The public function of a diagonal recurrence that does not change with time."""
 
-import math
-
 from keras import ops
 
-from ember_keras.ops.engines import cache, checks, chunks
+from ember_keras.ops.engines import cache, checks, chunks, modes
 from ember_keras.ops.engines.fft_conv import fft_conv
 from ember_keras.ops.tensor.nests import wrap
-
-_TURN = (6.28125, 253 / 2**17, 2 * math.pi - 6.28125 - 253 / 2**17)
-"""2 pi in parts; the first two have 8 bits, so that float32 holds 2^16 times each exactly."""
 
 
 @wrap
@@ -82,7 +77,7 @@ def _step(u, a, c, d, h, mask):
     added = u[:, 0, :, None]
     grown = added * ops.ones_like(a[0]), added * ops.zeros_like(a[0])
     if h is not None:
-        past = _times(h, _exponential(a, 1.0))
+        past = modes.times(h, modes.exponential(a))
         grown = grown[0] + past[0], past[1]
         if mask is not None:
             grown = tuple(
@@ -96,17 +91,14 @@ def _step(u, a, c, d, h, mask):
 
 def _pass(u, a, c, d, h, mask, segment_ids, return_state):
     time = int(u.shape[1])
-    one = tuple(x[None] for x in _exponential(a, 0.0))
-    # Not `[0]`: mlx 0.31 misreads the only row of a transposed array.
-    taps = ops.squeeze(_free(one, a, c, 0, time), 0)
-    y = fft_conv(u, taps, d, mask=mask, segment_ids=segment_ids)
+    y = fft_conv(u, modes.taps(a, c, time), d, mask=mask, segment_ids=segment_ids)
     if h is None and not return_state:
         return y, None
     # From here on the real positions of a row come first, and nothing after them.
     placed = None if mask is None else cache.layout(mask)
     run = None if segment_ids is None else cache.runs(segment_ids, placed)
     if h is not None:
-        late = _free(h, a, c, 1, time)
+        late = _free(h, a, c, time)
         late = late if run is None else cache.keep(late, run == 0)
         y = y + (late if placed is None else cache.uncompact(late, placed))
     if not return_state:
@@ -123,7 +115,7 @@ def _pass(u, a, c, d, h, mask, segment_ids, return_state):
         since = cache.keep(cache.gather(u, ops.maximum(slot, 0)), slot >= 0)
     new = _gathered(since, a)
     if h is not None:
-        past = _times(h, _power(a, count, time))
+        past = modes.times(h, modes.power(a, count[:, None, None]))
         if run is not None:
             only = (run[:, -1] == 0)[:, None, None]
             past = tuple(ops.where(only, x, ops.zeros_like(x)) for x in past)
@@ -131,12 +123,12 @@ def _pass(u, a, c, d, h, mask, segment_ids, return_state):
     return y, new
 
 
-def _free(h, a, c, first, time):
-    """Return ``Re(sum_n c_n exp((first + p) a_n) h_n)`` for p < time, ``(B, time, D)``."""
+def _free(h, a, c, time):
+    """Return ``Re(sum_n c_n exp((1 + p) a_n) h_n)`` for p < time, ``(B, time, D)``."""
     size = chunks.size_for(time)
-    coarse, fine = _powers(a, -(-time // size), size), _powers(a, size, 1, first)
-    before = _times((h[0][:, None], h[1][:, None]), coarse)
-    fine = _times(c, fine)
+    coarse, fine = modes.powers(a, -(-time // size), size), modes.powers(a, size, 1, 1)
+    before = modes.times((h[0][:, None], h[1][:, None]), coarse)
+    fine = modes.times(c, fine)
     before = ops.concatenate([before[0], -before[1]], axis=-1)
     y = ops.einsum("bidn,jdn->bijd", before, ops.concatenate(fine, axis=-1))
     return ops.reshape(y, (-1, int(y.shape[1]) * size, int(y.shape[3])))[:, :time]
@@ -148,55 +140,11 @@ def _gathered(since, a):
     since = chunks.pad_to(since, size)
     count, states = int(since.shape[1]) // size, int(a[0].shape[1])
     since = ops.reshape(since, (-1, count, size, int(since.shape[2])))
-    fine = ops.concatenate(_powers(a, size, 1), axis=-1)
+    fine = ops.concatenate(modes.powers(a, size, 1), axis=-1)
     inside = ops.einsum("bijd,jdn->bidn", since, fine)
-    parts = _times((inside[..., :states], inside[..., states:]), _powers(a, count, size))
+    inside = inside[..., :states], inside[..., states:]
+    parts = modes.times(inside, modes.powers(a, count, size))
     return tuple(ops.sum(x, axis=1) for x in parts)
-
-
-def _powers(a, count, stride, first=0):
-    """Return ``exp(stride (first + i) a)`` for i < count, a pair of ``(count, D, N)``.
-
-    Angles of many turns are taken apart before they are rounded: the stride is a power of two.
-    """
-    if count > chunks.CHUNK:
-        coarse = _powers(a, -(-count // chunks.CHUNK), stride * chunks.CHUNK)
-        fine = _powers(a, chunks.CHUNK, stride, first)
-        both = _times(tuple(x[:, None] for x in coarse), fine)
-        tail = tuple(int(n) for n in a[0].shape)
-        return tuple(ops.reshape(x, (-1, *tail))[:count] for x in both)
-    place = ops.cast(first + ops.arange(count, dtype="int32"), a[0].dtype)
-    return _exponential((a[0] * stride, _turned(a[1] * stride)), place[:, None, None])
-
-
-def _power(a, count, time):
-    """Return ``exp(count a)``, a pair ``(B or 1, D, N)``, for int32 ``(B or 1,)`` up to `time`."""
-    found, stride = None, 1
-    while stride <= time:
-        digit = count // stride
-        digit = ops.cast(digit - chunks.CHUNK * (digit // chunks.CHUNK), a[0].dtype)
-        each = (a[0] * stride, _turned(a[1] * stride))
-        one = _exponential(each, digit[:, None, None])
-        found = one if found is None else _times(found, one)
-        stride *= chunks.CHUNK
-    return found
-
-
-def _turned(angle):
-    """Return an angle less its whole turns, which are taken off in parts that do not round."""
-    turns = ops.stop_gradient(ops.round(angle / (2 * math.pi)))
-    for part in _TURN:
-        angle = angle - turns * part
-    return angle
-
-
-def _exponential(a, times):
-    size, angle = ops.exp(a[0] * times), a[1] * times
-    return size * ops.cos(angle), size * ops.sin(angle)
-
-
-def _times(x, y):
-    return x[0] * y[0] - x[1] * y[1], x[0] * y[1] + x[1] * y[0]
 
 
 def _pair(name, x, u):
