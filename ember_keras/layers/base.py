@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from ember_keras.backend import require_float64
 from ember_keras.layers.arguments import check_types, unknown_arguments
 from ember_keras.ops.tensor import call_unwrapped
 
@@ -38,6 +39,8 @@ class EmberCall(Mixin):
             if unknown:
                 raise type(error)(unknown) from None
             raise
+        if "float64" in (self.compute_dtype, self.variable_dtype):
+            require_float64(f"`{type(self).__name__}` received dtype='float64'")
         self._convert_input_args = False
 
     def __call__(self, x: Any, *args: Any, **kwargs: Any) -> Any:
