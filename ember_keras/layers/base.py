@@ -86,6 +86,14 @@ def wide_dtype(dtype: str) -> str:
 class EmberLayer(EmberCall, keras.layers.Layer):
     """A Keras layer that keeps the dtype of its state and takes `EmberTensor`."""
 
+    def add_wide_weight(self, shape: Any, initializer: Any, name: str) -> Any:
+        """Adds a weight that is float32 or wider under every policy.
+
+        For poles, decays and angles: one that is rounded to half precision is another memory.
+        """
+        dtype = wide_dtype(self.variable_dtype)
+        return self.add_weight(shape, initializer, dtype=dtype, name=name, autocast=False)
+
 
 def require_sequence(layer: keras.layers.Layer, shape: Any) -> int:
     """The width D of an input shape `(B, T, D)`; anything else is a `ValueError`."""

@@ -96,12 +96,8 @@ class GatedDeltaNet(SequenceMixer):
         self.short_convolution.build((*input_shape[:-1], 2 * keys + values))
         self.beta = heads.dense(self, self.num_heads, "beta", width)
         self.decay = heads.dense(self, self.num_heads, "decay", width)
-        self.log_rate = self.add_weight(
-            (self.num_heads,), log_rates, name="log_rate", autocast=False
-        )
-        self.step_bias = self.add_weight(
-            (self.num_heads,), step_biases, name="step_bias", autocast=False
-        )
+        self.log_rate = self.add_wide_weight((self.num_heads,), log_rates, "log_rate")
+        self.step_bias = self.add_wide_weight((self.num_heads,), step_biases, "step_bias")
         self.gate = heads.dense(self, values, "gate", width)
         self.norm = heads.HeadNorm(epsilon=self.epsilon, dtype=self.dtype_policy, name="norm")
         self.norm.build((None, None, self.num_heads, self._value_dim))

@@ -68,10 +68,8 @@ class KimiDeltaAttention(SequenceMixer):
         self.beta = heads.dense(self, self.num_heads, "beta", width)
         self.decay_down = heads.dense(self, rank, "decay_down", width)
         self.decay_up = heads.dense(self, width, "decay_up", rank)
-        self.log_rate = self.add_weight(
-            (self.num_heads,), log_rates, name="log_rate", autocast=False
-        )
-        self.step_bias = self.add_weight((width,), step_biases, name="step_bias", autocast=False)
+        self.log_rate = self.add_wide_weight((self.num_heads,), log_rates, "log_rate")
+        self.step_bias = self.add_wide_weight((width,), step_biases, "step_bias")
         self.gate_down = heads.dense(self, rank, "gate_down", width)
         self.gate_up = heads.dense(self, width, "gate_up", rank, True)
         self.norm = heads.HeadNorm(epsilon=self.epsilon, dtype=self.dtype_policy, name="norm")

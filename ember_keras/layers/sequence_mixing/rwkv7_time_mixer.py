@@ -91,7 +91,7 @@ class RWKV7TimeMixer(RWKVTimeMixer):
 
     def build_more(self, width: int, inner: int) -> None:
         def up(shape: Any, dtype: Any = None) -> Any:
-            return 0.1 * orthogonal(shape, dtype)
+            return ops.cast(0.1 * orthogonal(shape, "float32"), dtype or "float32")
 
         self.decay_down = self.narrow_dense(self.decay_rank, "decay_down", width, "zeros")
         self.decay_up = self.narrow_dense(inner, "decay_up", self.decay_rank, up)
@@ -104,7 +104,7 @@ class RWKV7TimeMixer(RWKVTimeMixer):
             return self.add_weight((inner,), start, name=name, autocast=False)
 
         constant = keras.initializers.Constant
-        self.decay_bias = channels("decay_bias", rising(-6.5, -1.5, 0.85))
+        self.decay_bias = self.add_wide_weight((inner,), rising(-6.5, -1.5, 0.85), "decay_bias")
         self.rate_bias = channels("rate_bias", "zeros")
         self.removal_scale = channels("removal_scale", constant(0.85))
         self.replacement = channels("replacement", "ones")
@@ -126,7 +126,7 @@ class RWKV7TimeMixer(RWKVTimeMixer):
         k = k * (1.0 + (rate - 1.0) * self.channels(self.replacement))
         o, matrix = delta_rule(r, k, v, None, log_decay, erase=(removed, rate * removed), **options)
         own = ops.sum(r * k * wide(self.bonus), axis=-1, keepdims=True) * v
-        return self.norm(o) + own, gate, matrix
+        return wide(self.norm(o)) + own, gate, matrix
 
     def get_config(self) -> dict[str, Any]:
         return {
