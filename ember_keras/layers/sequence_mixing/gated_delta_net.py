@@ -34,6 +34,8 @@ class GatedDeltaNet(SequenceMixer):
         value_dim: int or None. V, the width of a head's values; D / H when None.
         conv_taps: int >= 1. The taps of the short convolution.
         epsilon: float > 0. Of the norm of each head.
+        negative_eigenvalues: bool. `b_t` reaches to 2, so that a value can be turned round (Grazzi
+            et al. 2024, arXiv 2411.12537), which tracking a state needs.
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments: those of every sequence mixer, `x` `(B, T, D)` first.
@@ -59,6 +61,7 @@ class GatedDeltaNet(SequenceMixer):
         value_dim: int | None = None,
         conv_taps: int = 4,
         epsilon: float = 1e-5,
+        negative_eigenvalues: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -82,6 +85,7 @@ class GatedDeltaNet(SequenceMixer):
         self.value_dim = value_dim
         self.conv_taps = conv_taps
         self.epsilon = epsilon
+        self.negative_eigenvalues = negative_eigenvalues
 
     def build(self, input_shape: Any) -> None:
         width = require_sequence(self, input_shape)
@@ -124,11 +128,12 @@ class GatedDeltaNet(SequenceMixer):
         if repeat > 1:
             q, k = ops.repeat(q, repeat, axis=2), ops.repeat(k, repeat, axis=2)
         step = ops.softplus(wide(self.decay(x)) + wide(self.step_bias))
+        beta = ops.sigmoid(wide(self.beta(x)))
         o, matrix = delta_rule(
             q * self._key_dim**-0.5,
             k,
             wide(heads.split_heads(v, self.num_heads)),
-            ops.sigmoid(wide(self.beta(x))),
+            2.0 * beta if self.negative_eigenvalues else beta,
             -step * ops.exp(wide(self.log_rate)),
             initial_state=before["matrix"],
             mask=mask,
@@ -157,4 +162,5 @@ class GatedDeltaNet(SequenceMixer):
             "value_dim": self.value_dim,
             "conv_taps": self.conv_taps,
             "epsilon": self.epsilon,
+            "negative_eigenvalues": self.negative_eigenvalues,
         }
