@@ -30,10 +30,12 @@ class RWKV7TimeMixer(RWKVTimeMixer):
     `kappa = k xi / |k xi|`, a head at a time, and the replacement key `k' = k (1 + (a - 1) alpha)`:
     `S_t = (diag(w_t) - (a_t kappa_t) kappa_t^T) S_{t-1} + k'_t v_t^T`,
     `o_t = norm(S_t^T r_t) + (r_t . (rho k'_t)) v_t`, and `y_t = W_o (g_t * o_t)`, a layer norm for
-    each head (Peng et al. 2025, arXiv 2503.14456, equations 2 to 18). The mixes and decays start as
-    those of the authors' first layer. The paper also leads the values of the first layer into
-    those of all later ones; a mixer sees its own input alone, so this one is the first layer's,
-    without that residual.
+    each head (Peng et al. 2025, arXiv 2503.14456, equations 2 to 18). The mixes, decays and other
+    weights of a channel start as the authors have started those of a first layer; their last
+    release starts decays and rates in a zigzag, and W_o at 0, where the maps here start as any
+    `Dense`. The length of the removal key is `(|k xi|^2 + 1e-12)^(1/2)`. The paper also leads the
+    values of the first layer into those of all later ones; a mixer sees its own input alone, so
+    this one is the first layer's, without that residual.
 
     Args:
         num_heads: int >= 1. H, which divides the inner width; not used where `head_dim` is given.
@@ -122,7 +124,7 @@ class RWKV7TimeMixer(RWKVTimeMixer):
         gate = self.gate_up(ops.sigmoid(self.gate_down(mixed["gate"])))
         log_decay = -math.exp(-0.5) * ops.sigmoid(decay + self.channels(self.decay_bias))
         rate = ops.sigmoid(rate + self.channels(self.rate_bias))
-        removed = heads.unit(k * self.channels(self.removal_scale))
+        removed = heads.unit(k * self.channels(self.removal_scale), 1e-12)
         k = k * (1.0 + (rate - 1.0) * self.channels(self.replacement))
         o, matrix = delta_rule(r, k, v, None, log_decay, erase=(removed, rate * removed), **options)
         own = ops.sum(r * k * wide(self.bonus), axis=-1, keepdims=True) * v
