@@ -22,10 +22,10 @@ class KimiDeltaAttention(SequenceMixer):
     The finest control over what is forgotten among the delta rules, at somewhat more work.
 
     `S_t = (I - b_t k_t k_t^T) diag(a_t) S_{t-1} + b_t k_t v_t^T`, `o_t = S_t^T q_t / sqrt(K)`,
-    `y = W_o (sigmoid(W_g x) * norm(o))`, where queries, keys and values pass a short convolution
-    and SiLU, queries and keys have length 1, `b_t = sigmoid(w_b x_t)`, and
+    `y = W_o (sigmoid(W_g x + c_g) * norm(o))`, where queries, keys and values pass a short
+    convolution and SiLU, queries and keys have length 1, `b_t = sigmoid(w_b x_t)`, and
     `a_t = exp(-A softplus(W_a x_t + c))`; `W_a` and `W_g` have the rank of a head (Kimi Team 2025,
-    arXiv 2510.26692, equations 1 and 9 to 11).
+    arXiv 2510.26692, equations 1 and 9 to 11), and the output gate has a bias c_g.
 
     Args:
         num_heads: int >= 1. H, which divides the model width.
