@@ -21,7 +21,7 @@ import importlib
 import sys
 
 from ember_keras.backend import _activation, _command
-from ember_keras.backend._capabilities import Capabilities, capabilities
+from ember_keras.backend._capabilities import Capabilities, capabilities, require_float64
 from ember_keras.backend._installed import Installed, installed
 from ember_keras.config import environment
 
@@ -46,6 +46,7 @@ __all__ = [
     "installed",
     "name",
     "pad",
+    "require_float64",
     "require_training",
     *FUNCTIONS,
 ]

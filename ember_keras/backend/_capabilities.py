@@ -1,7 +1,6 @@
 """What each backend can do: a table that the tests prove entry by entry."""
 
 import dataclasses
-import sys
 
 from ember_keras.config import environment
 
@@ -12,8 +11,11 @@ class Capabilities:
 
     Args:
         trains: bool. `fit` works.
-        float64: bool. A tensor asked for as float64 keeps and computes in full precision. Under
-            numpy Keras casts it to float32 in the next op; mlx has single precision exponentials.
+        float64: bool. A tensor asked for as float64 keeps and computes in full precision in every
+            op. Keras 3.15 promotes float64 to float32 under all backends but tensorflow
+            (`BIT64_TO_BIT32_DTYPE` of its `common/dtypes.py`): under numpy in nearly all ops, under
+            torch in `matmul`, `cumsum` and `maximum` among others, under jax with
+            ``jax_enable_x64`` in `tanh` and `sin`; mlx has single precision exponentials besides.
         complex: bool. Complex tensors work, and gradients pass through them where it trains.
         dynamic_shapes: bool. One compiled function serves every length of an axis; where False,
             each new shape compiles once.
@@ -40,7 +42,7 @@ TABLE = {
     ),
     "torch": Capabilities(
         trains=True,
-        float64=True,
+        float64=False,
         complex=True,
         dynamic_shapes=True,
         custom_gradients=True,
@@ -77,22 +79,32 @@ TABLE = {
 def capabilities(backend=None):
     """Return the `Capabilities` of a backend.
 
-    One entry depends on the process and is looked up where jax runs here: it computes in float64
-    once ``jax_enable_x64`` is set.
-
     Args:
         backend: string, one of the five names; the running backend when omitted.
     """
     from ember_keras.backend import name
 
-    running = name()
-    backend = running if backend is None else backend
+    backend = name() if backend is None else backend
     if backend not in TABLE:
         raise ValueError(
             f"Unknown backend. Received {backend!r}; expected one of {', '.join(TABLE)}."
             f"{environment.nearest(backend, TABLE)}"
         )
-    entry = TABLE[backend]
-    if backend == running == "jax" and "jax" in sys.modules:
-        return dataclasses.replace(entry, float64=bool(sys.modules["jax"].config.jax_enable_x64))
-    return entry
+    return TABLE[backend]
+
+
+def require_float64(what):
+    """Raise `ValueError` where the backend that runs computes parts of float64 in float32.
+
+    Args:
+        what: string, what was received, such as ``"`LRU` received dtype='float64'"``.
+    """
+    from ember_keras.backend import name
+
+    if not capabilities().float64:
+        able = ", ".join(backend for backend, entry in TABLE.items() if entry.float64)
+        raise ValueError(
+            f"{what} under the {name()} backend, where Keras computes parts of float64 in float32 "
+            f"and half the digits are lost; expected float32 or narrower. Use float32, or set "
+            f"KERAS_BACKEND to a backend that has float64 ({able}) before Python starts."
+        )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from ember_keras.backend import require_float64
 from ember_keras.layers.arguments import check_types, unknown_arguments
 from ember_keras.ops.tensor import call_unwrapped
 
@@ -38,6 +39,8 @@ class EmberCall(Mixin):
             if unknown:
                 raise type(error)(unknown) from None
             raise
+        if "float64" in (self.compute_dtype, self.variable_dtype):
+            require_float64(f"`{type(self).__name__}` received dtype='float64'")
         self._convert_input_args = False
 
     def __call__(self, x: Any, *args: Any, **kwargs: Any) -> Any:
@@ -82,6 +85,14 @@ def wide_dtype(dtype: str) -> str:
 
 class EmberLayer(EmberCall, keras.layers.Layer):
     """A Keras layer that keeps the dtype of its state and takes `EmberTensor`."""
+
+    def add_wide_weight(self, shape: Any, initializer: Any, name: str) -> Any:
+        """Adds a weight that is float32 or wider under every policy.
+
+        For poles, decays and angles: one that is rounded to half precision is another memory.
+        """
+        dtype = wide_dtype(self.variable_dtype)
+        return self.add_weight(shape, initializer, dtype=dtype, name=name, autocast=False)
 
 
 def require_sequence(layer: keras.layers.Layer, shape: Any) -> int:

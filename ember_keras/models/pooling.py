@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 from keras import ops
 
-from ember_keras.layers.base import State, wide
+from ember_keras.layers.base import State, wide, wide_dtype
 
 POOLINGS = ("mean", "max", "last")
 
 
-def initial_pool(batch_size: int, width: int, pooling: str) -> State:
-    """The state of a pooling before the first position: a value, and the positions seen."""
+def initial_pool(batch_size: int, width: int, pooling: str, dtype: str) -> State:
+    """The state of a pooling before the first position: a value, and the positions seen.
+
+    The value is float32 or wider, for positions of `dtype`.
+    """
     start = -float("inf") if pooling == "max" else 0.0
     return {
-        "value": ops.full((batch_size, width), start, dtype="float32"),
+        "value": ops.full((batch_size, width), start, dtype=wide_dtype(dtype)),
         "count": ops.zeros((batch_size,), dtype="int32"),
     }
 
@@ -28,7 +32,7 @@ def pool(x: Any, mask: Any, state: State | None, pooling: str) -> tuple[Any, Sta
     x = wide(x)
     batch, time = ops.shape(x)[0], ops.shape(x)[1]
     if state is None:
-        state = initial_pool(batch, x.shape[-1], pooling)
+        state = initial_pool(batch, x.shape[-1], pooling, keras.backend.standardize_dtype(x.dtype))
     if mask is None:
         mask = ops.ones((batch, time), dtype="bool")
     here = ops.expand_dims(mask, -1)

@@ -125,7 +125,7 @@ class _SummaryModel(HeadedModel):
         self._require_built()
         return {
             "backbone": self.backbone.initial_state(batch_size, max_length),
-            "pool": initial_pool(batch_size, self.width, self.pooling),
+            "pool": initial_pool(batch_size, self.width, self.pooling, self.compute_dtype),
         }
 
     def get_config(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+import ember_keras as ek
 from ember_keras import backend
 from ember_keras.config import environment
 
@@ -180,12 +181,36 @@ def test_capability_trains():
 
 
 def test_capability_float64():
-    x = np.array([0.1, 0.7])
+    """In every op, not in most: torch has `exp` in float64 and `matmul` not, jax `matmul`."""
+    x = np.array([[0.1, 0.7], [0.3, -0.2]])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # jax says that it truncates
         tensor = ops.convert_to_tensor(x, dtype="float64")
-    error = np.abs(backend.to_numpy(ops.exp(tensor)) - np.exp(x)).max()
-    assert (error < 1e-14) == backend.capabilities().float64
+        pairs = (
+            (ops.exp(tensor), np.exp(x)),
+            (ops.tanh(tensor), np.tanh(x)),
+            (ops.matmul(tensor, tensor), x @ x),
+            (ops.cumsum(tensor, axis=1), np.cumsum(x, axis=1)),
+            (ops.maximum(tensor, 0.0), np.maximum(x, 0.0)),
+        )
+    errors = [np.abs(backend.to_numpy(found) - expected).max() for found, expected in pairs]
+    assert (max(errors) < 1e-14) == backend.capabilities().float64
+
+
+def test_what_has_no_float64_refuses_it():
+    layer, engine = ek.layers.MinGRU, ek.ops.linear_recurrence
+    x = np.ones((1, 2, 3))
+    if backend.capabilities().float64:
+        assert layer(dtype="float64")(x).dtype == "float64"
+        assert engine(x, x).dtype == "float64"
+        return
+    with pytest.raises(ValueError, match="`MinGRU` received dtype='float64' under the .* backend"):
+        layer(dtype="float64")
+    with pytest.raises(ValueError, match="received dtype='float64'.*float64 .tensorflow."):
+        ek.models.SequenceModel(blocks=["min_gru"], dtype="float64")
+    if backend.name() == "torch":  # The others make float32 of a float64 array, and mlx has none.
+        with pytest.raises(ValueError, match="Received b of dtype float64"):
+            engine(x, x)
 
 
 def test_capability_complex():

@@ -48,7 +48,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"feature_map": "hedgehog", "normalize": False},
     ],
     "mamba2": [{"head_dim": 4, "num_groups": 2}],
-    "gated_delta_net": [{"num_key_heads": 2, "value_dim": 3}],
+    "gated_delta_net": [{"num_key_heads": 2, "value_dim": 3, "negative_eigenvalues": True}],
     "delta_net": [{"negative_eigenvalues": True}],
     "hgrn2": [{"lower_bound": 0.5, "state_dim": 3}],
     "mlstm": [{"gate_soft_cap": 5.0, "key_dim": 3, "value_dim": 5}],

@@ -6,6 +6,7 @@ random
 directions: one number a weight and direction, which a wrong gradient cannot meet.
 """
 
+import dataclasses
 import importlib
 import os
 import pkgutil
@@ -107,7 +108,10 @@ def _let_keras_compute_in_float64():
     """Keras computes float64 inputs in float32 outside TensorFlow, too coarse for differences."""
     from keras.src.backend.common import dtypes
 
+    from ember_keras.backend._capabilities import TABLE
+
     dtypes.BIT64_TO_BIT32_DTYPE["float64"] = "float64"
+    TABLE["numpy"] = dataclasses.replace(TABLE["numpy"], float64=True)
 
 
 def main(out):

@@ -42,6 +42,28 @@ def test_steps_give_the_full_pass(case, rng, assert_close):
         assert_close(outputs[-1] if case.summarizes else np.stack(outputs, axis=1), y)
 
 
+@pytest.mark.parametrize("case", **cases.by_id(cases.SEQUENCE + cases.CHANNEL))
+def test_float64_is_float64_throughout_or_refused(case, rng, assert_close):
+    """A part in float32 would differ between the forms by 1e-8 of the scale."""
+    if not ek.backend.capabilities().float64:
+        with pytest.raises(ValueError, match="received dtype='float64'"):
+            case.build_anew(dtype="float64")
+        return
+    layer = case.build(dtype="float64")
+    x = case.inputs(rng, 2, TIME)
+    x = x if case.takes_tokens else x + rng.normal(size=x.shape) * 1e-9  # Of float64's digits.
+    y = run(layer, x)
+    assert y.dtype == "float64"
+    if case not in cases.CAUSAL:
+        return
+    outputs, state = run_chunks(layer, x[:, :8], [5, 1, 2], TIME)
+    steps, _ = run_steps(layer, x[:, 8:], state)
+    expected, given = _expected_and_given(
+        case, y, [*outputs, *(steps if case.summarizes else [np.stack(steps, axis=1)])]
+    )
+    assert_close(given, expected, 1e-10)
+
+
 @pytest.mark.parametrize("case", **cases.by_id(cases.CAUSAL))
 def test_a_fresh_call_returns_a_state_that_goes_on(case, rng, assert_close):
     layer = case.build()

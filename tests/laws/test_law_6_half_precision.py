@@ -35,9 +35,36 @@ def test_the_output_has_the_compute_dtype_and_the_weights_theirs(case, rng):
     assert all(w.dtype == "float32" for w in floats)
 
 
+POLES = (
+    "log_angle", "log_decay", "log_frequency", "log_gain", "log_rate", "log_step",
+    "log_step_bias", "step_bias", "decay_bias",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("case", **cases.by_id(cases.SEQUENCE))
+def test_poles_decays_and_angles_are_not_rounded(case):
+    layer = case.build(dtype="bfloat16")
+    poles = [w for w in layer.weights if w.name in POLES]
+    assert [w.path for w in poles if w.dtype != "float32"] == []
+
+
+@pytest.mark.parametrize("case", **cases.by_id(cases.SEQUENCE + cases.CHANNEL))
+@pytest.mark.skipif(
+    ek.backend.name() != "numpy", reason="the other libraries cast what a start gives"
+)
+def test_weights_start_in_their_own_dtype(case, rng):
+    """numpy keeps the dtype that an initializer gives, and a file would round it."""
+    build = getattr(ek.registry, case.kind).build
+    layer = build(case.name, **dict(case.options), dtype="bfloat16")
+    cases.build_symbolically(layer, case.inputs(rng, 1, 3))
+    given = {w.path: keras.backend.standardize_dtype(w.value.dtype) for w in layer.weights}
+    assert given == {w.path: w.dtype for w in layer.weights}
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "bfloat16"])
 @pytest.mark.parametrize("case", **cases.by_id(cases.CAUSAL))
-def test_a_state_keeps_its_dtypes_in_half_precision(case, rng, assert_close):
-    layer = case.build(dtype="mixed_bfloat16")
+def test_a_state_keeps_its_dtypes_in_half_precision(case, policy, rng):
+    layer = case.build(dtype=policy)
     x = case.inputs(rng, 1, 6)
     state = layer.initial_state(1, 8)
     _, after = call(layer, x[:, :5], state=state, return_state=True)

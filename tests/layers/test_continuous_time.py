@@ -134,6 +134,50 @@ def test_explicit_wirings_are_data(rng, assert_close):
     assert again.get_config() == other.get_config()
 
 
+def test_the_outputs_are_the_motor_neurons_in_the_order_of_their_numbers(rng, assert_close):
+    """Wherever they stand in the last layer, and beside neurons that are no outputs."""
+    x = rng.normal(size=(2, TIME, 2)).astype("float32")
+    ones = np.ones((4, 4), int).tolist()
+    plain, mixed = (
+        ek.layers.CfC(wiring=ek.layers.ExplicitWiring(ones[:2], ones, [[3], last]))
+        for last in ([0, 1, 2], [2, 1, 0])
+    )
+    plain(x), mixed(x)
+    turned = []
+    for weight in plain.weights:
+        value = to_numpy(weight)
+        if weight.name.endswith("_1"):  # Of the last layer: four heads of three neurons.
+            heads = value.reshape(*value.shape[:-1], 4, 3)[..., ::-1]
+            value = heads.reshape(value.shape)
+            value = value[::-1] if weight.name.startswith("recurrent") else value
+        turned.append(value)
+    mixed.set_weights(turned)
+    assert to_numpy(mixed(x)).shape == x.shape
+    assert_close(to_numpy(mixed(x)), to_numpy(plain(x)), 1e-6)
+
+
+@pytest.mark.parametrize("mode", ("default", "pure", "no_gate"))
+@pytest.mark.parametrize("wiring", (None, "ncp"))
+def test_long_times_are_silent_and_finite(mode, wiring, rng):
+    layer = ek.layers.CfC(mode=mode, wiring=wiring)
+    x, deltas = inputs_of(rng)
+    assert np.isfinite(to_numpy(layer(x, time_deltas=1e6 * deltas))).all()
+
+
+def test_a_long_time_shuts_or_opens_the_gate(rng, assert_close):
+    layer = mixer_of("cfc")
+    x, _ = inputs_of(rng)
+    w = {name: to_numpy(layer.part(name)) for name in ("input_0", "bias_0", "heads", "heads_bias")}
+    below = 1.7159 * np.tanh(0.666 * (x[:, 0] @ w["input_0"] + w["bias_0"]))
+    g, h, slope, offset = np.split(below @ w["heads"] + w["heads_bias"], 4, axis=-1)
+    assert (slope > 0).any() and (slope < -0.2).any()
+    late = np.exp(np.minimum(0.0, slope * 1000.0 + offset))
+    gate = late / (1.0 + np.exp(-np.abs(slope * 1000.0 + offset)))
+    expected = np.tanh(g) + gate * (np.tanh(h) - np.tanh(g))
+    y = layer(x[:, :1], time_deltas=np.full((2, 1), 1000.0, "float32"))
+    assert_close(to_numpy(y)[:, 0], expected)
+
+
 @pytest.mark.parametrize(
     "build, words",
     (
@@ -144,6 +188,12 @@ def test_explicit_wirings_are_data(rng, assert_close):
         (lambda: ek.layers.ExplicitWiring([[1, 1]], [[1]]), "one number a neuron"),
         (lambda: ek.layers.ExplicitWiring([[1]], [[1]], [[0, 0]]), "each of the 1 neurons once"),
         (lambda: ek.layers.ExplicitWiring([[1]], [[1]]).draw(2, 1), "received 2 inputs"),
+        (
+            lambda: ek.layers.CfC(
+                wiring=ek.layers.ExplicitWiring([[1] * 3] * 2, [[1] * 3] * 3, [[0, 1], [2]])
+            ).build((None, None, 2)),
+            r"2 outputs and a last layer of the neurons \[2\]; expected .* 0 to 1",
+        ),
         (lambda: ek.layers.LTC(ode_unfolds=0), "ode_unfolds=0"),
         (lambda: ek.layers.CfC(mode="other"), "mode='other'"),
         (lambda: ek.layers.CfC(activation="other"), "activation='other'"),

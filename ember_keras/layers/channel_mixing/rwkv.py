@@ -69,7 +69,8 @@ class _RWKVChannelMixer(SequenceMixer):
 
 def _falling(shape: Any, dtype: Any = None) -> Any:
     """From 1, the position before alone, at the first channel, down towards 0 at the last."""
-    return 1.0 - ops.arange(shape[0], dtype=dtype or "float32") / shape[0]
+    place = ops.arange(shape[0], dtype="float32") / shape[0]
+    return ops.cast(1.0 - place, dtype or "float32")
 
 
 @registry.channel_mixers.register("rwkv5_channel_mixer")

@@ -67,7 +67,8 @@ class TaylorFeatures(FeatureMap):
 class HedgehogFeatures(FeatureMap):
     """A learned map that can be as spiky as softmax: `[softmax(W x), softmax(-W x)]`, W a head.
 
-    (Zhang et al. 2024, Hedgehog, arXiv 2402.04347, equations 5 and 6 in its softmax form.)
+    (Zhang et al. 2024, Hedgehog, arXiv 2402.04347, equations 5 and 6 in its softmax form.) The
+    paper learns a map for queries and another for keys, with biases; here both share one, without.
     """
 
     def features(self, width: int) -> int:

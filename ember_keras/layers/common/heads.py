@@ -55,10 +55,15 @@ def state_dtype(layer: Any) -> str:
     return "float64" if layer.compute_dtype == "float64" else "float32"
 
 
-def unit(x: Any) -> Any:
-    """Each vector along the last axis at length 1, in float32 or wider."""
+def unit(x: Any, epsilon: float = 1e-6) -> Any:
+    """Each vector along the last axis at length 1, in float32 or wider.
+
+    Args:
+        x: tensor.
+        epsilon: float > 0, added to the square of the length: much shorter vectors stay short.
+    """
     x = wide(x)
-    return x * ops.rsqrt(ops.sum(ops.square(x), axis=-1, keepdims=True) + 1e-6)
+    return x * ops.rsqrt(ops.sum(ops.square(x), axis=-1, keepdims=True) + epsilon)
 
 
 class HeadNorm(EmberLayer):

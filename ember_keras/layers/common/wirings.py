@@ -24,7 +24,7 @@ class Synapses:
         sensory: int array `(inputs, units)`: 1, -1, or 0 where there is no synapse.
         recurrent: int array `(units, units)`, from the row's neuron to the column's.
         layers: tuple of tuples of int, the neurons in the order in which a signal passes them; the
-            last are the outputs.
+            motor neurons are in the last.
     """
 
     sensory: np.ndarray
@@ -200,7 +200,7 @@ class ExplicitWiring(Wiring):
         sensory: list of lists of int, from each input to each neuron.
         recurrent: list of lists of int, from each neuron to each neuron.
         layers: list of lists of int, or None. The neurons in the order in which a signal passes
-            them, the outputs last; all in one layer when None.
+            them, with the motor neurons, 0 to D - 1, in the last layer; all in one layer when None.
     """
 
     def __init__(
@@ -234,6 +234,13 @@ class ExplicitWiring(Wiring):
                 f"received {inputs} inputs and {outputs} outputs. Write it for this width."
             )
         layers = self.layers or [list(range(units))]
+        missing = sorted(set(range(outputs)) - set(layers[-1]))
+        if missing:
+            raise ValueError(
+                f"`ExplicitWiring` received {outputs} outputs and a last layer of the neurons "
+                f"{layers[-1]}; expected the motor neurons, 0 to {outputs - 1}, in it, and "
+                f"{missing} are not. Number the outputs first, and put them into the last layer."
+            )
         return Synapses(
             np.array(self.sensory),
             np.array(self.recurrent),

@@ -66,7 +66,9 @@ class CfCCell:
             fall = ops.exp(-time * (ops.abs(w[f"rate_{at}"]) + ops.abs(heads)))
             return w[f"asymptote_{at}"] * (1.0 - fall * heads)
         g, h, slope, offset = ops.split(heads, 4, axis=-1)
-        g, h, gate = ops.tanh(g), ops.tanh(h), ops.sigmoid(slope * time + offset)
+        # After long times numpy's sigmoid overflows on its way to 0, and says so.
+        gate = ops.sigmoid(ops.maximum(slope * time + offset, -80.0))
+        g, h = ops.tanh(g), ops.tanh(h)
         return g + gate * h if self.mode == "no_gate" else g + gate * (h - g)
 
 
@@ -149,8 +151,10 @@ class CfC(TimedMixer):
         if self.wiring is not None:
             synapses = self.wiring.draw(width, width)
             layers = synapses.layers
+        last = list(layers[-1])
+        self._motors = [last.index(neuron) for neuron in range(width)]
         sizes = tuple(len(layer) for layer in layers)
-        self._width, self._units = width, sum(sizes)
+        self._units = sum(sizes)
         depth = 0 if self.wiring is not None else self.backbone_layers
         self._cell = CfCCell(self.mode, self.activation, depth, sizes)
         self._parts: dict[str, Any] = {}
@@ -213,7 +217,9 @@ class CfC(TimedMixer):
             segment_ids=segment_ids,
         )
         y, state = y if return_state else (y, None)
-        return ops.cast(y[:, :, : self._width], self.compute_dtype), state
+        if self._motors != list(range(y.shape[-1])):
+            y = ops.take(y, self._motors, axis=-1)
+        return ops.cast(y, self.compute_dtype), state
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -34,6 +34,8 @@ class GatedDeltaNet(SequenceMixer):
         value_dim: int or None. V, the width of a head's values; D / H when None.
         conv_taps: int >= 1. The taps of the short convolution.
         epsilon: float > 0. Of the norm of each head.
+        negative_eigenvalues: bool. `b_t` reaches to 2, so that a value can be turned round (Grazzi
+            et al. 2024, arXiv 2411.12537), which tracking a state needs.
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments: those of every sequence mixer, `x` `(B, T, D)` first.
@@ -59,6 +61,7 @@ class GatedDeltaNet(SequenceMixer):
         value_dim: int | None = None,
         conv_taps: int = 4,
         epsilon: float = 1e-5,
+        negative_eigenvalues: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -82,6 +85,7 @@ class GatedDeltaNet(SequenceMixer):
         self.value_dim = value_dim
         self.conv_taps = conv_taps
         self.epsilon = epsilon
+        self.negative_eigenvalues = negative_eigenvalues
 
     def build(self, input_shape: Any) -> None:
         width = require_sequence(self, input_shape)
@@ -96,12 +100,8 @@ class GatedDeltaNet(SequenceMixer):
         self.short_convolution.build((*input_shape[:-1], 2 * keys + values))
         self.beta = heads.dense(self, self.num_heads, "beta", width)
         self.decay = heads.dense(self, self.num_heads, "decay", width)
-        self.log_rate = self.add_weight(
-            (self.num_heads,), log_rates, name="log_rate", autocast=False
-        )
-        self.step_bias = self.add_weight(
-            (self.num_heads,), step_biases, name="step_bias", autocast=False
-        )
+        self.log_rate = self.add_wide_weight((self.num_heads,), log_rates, "log_rate")
+        self.step_bias = self.add_wide_weight((self.num_heads,), step_biases, "step_bias")
         self.gate = heads.dense(self, values, "gate", width)
         self.norm = heads.HeadNorm(epsilon=self.epsilon, dtype=self.dtype_policy, name="norm")
         self.norm.build((None, None, self.num_heads, self._value_dim))
@@ -128,11 +128,12 @@ class GatedDeltaNet(SequenceMixer):
         if repeat > 1:
             q, k = ops.repeat(q, repeat, axis=2), ops.repeat(k, repeat, axis=2)
         step = ops.softplus(wide(self.decay(x)) + wide(self.step_bias))
+        beta = ops.sigmoid(wide(self.beta(x)))
         o, matrix = delta_rule(
             q * self._key_dim**-0.5,
             k,
             wide(heads.split_heads(v, self.num_heads)),
-            ops.sigmoid(wide(self.beta(x))),
+            2.0 * beta if self.negative_eigenvalues else beta,
             -step * ops.exp(wide(self.log_rate)),
             initial_state=before["matrix"],
             mask=mask,
@@ -161,4 +162,5 @@ class GatedDeltaNet(SequenceMixer):
             "value_dim": self.value_dim,
             "conv_taps": self.conv_taps,
             "epsilon": self.epsilon,
+            "negative_eigenvalues": self.negative_eigenvalues,
         }

@@ -21,7 +21,8 @@ class GatedLinearAttention(SequenceMixer):
 
     `S_t = diag(a_t) S_{t-1} + k_t v_t^T`, `o_t = S_t^T q_t / sqrt(K)`, with the decay
     `a_t = sigmoid(x_t W1 W2 + b)^(1/tau)`, and `y = W_o (silu(W_g x) * norm(o))`, a norm for each
-    head (Yang et al. 2023, arXiv 2312.06635, section 4.4).
+    head (Yang et al. 2023, arXiv 2312.06635, section 4.4, where the norm is a layer norm; here it
+    divides by the root mean square and has no bias).
 
     Args:
         num_heads: int >= 1. H, which divides the model width.

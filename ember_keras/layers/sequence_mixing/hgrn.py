@@ -100,11 +100,8 @@ class HGRN(SequenceMixer):
         self.output_projection.build((*input_shape[:-1], parts * inner))
         if self.complex:
             angles = -np.log(self.rotary_base) * np.arange(inner) / inner
-            self.log_angle = self.add_weight(
-                (inner,),
-                lambda _, dtype: ops.cast(angles, dtype),
-                name="log_angle",
-                autocast=False,
+            self.log_angle = self.add_wide_weight(
+                (inner,), lambda _, dtype: ops.cast(angles, dtype), "log_angle"
             )
         super().build(input_shape)
 

@@ -22,9 +22,9 @@ class HGRN2(SequenceMixer):
 
     `S_t = diag(f_t) S_{t-1} + (1 - f_t) i_t^T`, `o_t = S_t^T g_t`, `y = W_o norm(o)`, with
     `f_t = bound + (1 - bound) sigmoid(W_f x_t)`, the output gate `g_t = silu(W_g x_t)` and the
-    input `i_t = W_i x_t` (Qin et al. 2024, arXiv 2404.07904, equations 5 to 7). The paper learns
-    the bounds of all layers together, rising with depth; here each layer has its own, as an
-    argument.
+    input `i_t = W_i x_t` (Qin et al. 2024, arXiv 2404.07904, equations 5 to 7). The norm divides by
+    the root mean square of all heads together, as in the authors' models. The paper learns the
+    bounds of all layers together, rising with depth; here each layer has its own, as an argument.
 
     Args:
         num_heads: int >= 1. H, which divides the model width.
@@ -71,7 +71,7 @@ class HGRN2(SequenceMixer):
         self.output_gate = heads.dense(self, keys, "output_gate", width)
         self.input_projection = heads.dense(self, width, "input_projection", width)
         self.norm = heads.HeadNorm(dtype=self.dtype_policy, name="norm")
-        self.norm.build((None, None, self.num_heads, self._value_dim))
+        self.norm.build((None, None, 1, width))
         self.output_projection = heads.dense(self, width, "output_projection", width)
         super().build(input_shape)
 
@@ -101,8 +101,8 @@ class HGRN2(SequenceMixer):
             mask=mask,
             segment_ids=segment_ids,
         )
-        o = ops.cast(heads.join_heads(self.norm(o)), self.compute_dtype)
-        return self.output_projection(o), state
+        o = self.norm(heads.split_heads(heads.join_heads(o), 1))  # Over the whole width.
+        return self.output_projection(ops.cast(heads.join_heads(o), self.compute_dtype)), state
 
     def initial_mixer_state(self, batch_size: int, max_length: int | None) -> State:
         shape = (batch_size, self.num_heads, self._key_dim, self._value_dim)

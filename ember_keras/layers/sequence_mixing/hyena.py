@@ -24,7 +24,8 @@ class Hyena(SequenceMixer):
     With projections `(v, x_1 .. x_N)` of the input, each through a short convolution,
     `z_1 = v`, `z_{n+1} = x_n * (k_n * z_n + d_n z_n)`, `y = W z_{N+1}`
     (Poli et al. 2023, arXiv 2302.10866, definition 3.1). As in the authors' published models,
-    order N has N - 1 long convolutions: the first gate stands before any.
+    order N has N - 1 long convolutions: the first gate stands before any. The default filter learns
+    the rates of its window, which falls to 0; theirs has fixed rates and may add a constant.
 
     Args:
         order: int >= 2. N, the number of gates.

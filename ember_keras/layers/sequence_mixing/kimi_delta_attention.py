@@ -22,10 +22,10 @@ class KimiDeltaAttention(SequenceMixer):
     The finest control over what is forgotten among the delta rules, at somewhat more work.
 
     `S_t = (I - b_t k_t k_t^T) diag(a_t) S_{t-1} + b_t k_t v_t^T`, `o_t = S_t^T q_t / sqrt(K)`,
-    `y = W_o (sigmoid(W_g x) * norm(o))`, where queries, keys and values pass a short convolution
-    and SiLU, queries and keys have length 1, `b_t = sigmoid(w_b x_t)`, and
+    `y = W_o (sigmoid(W_g x + c_g) * norm(o))`, where queries, keys and values pass a short
+    convolution and SiLU, queries and keys have length 1, `b_t = sigmoid(w_b x_t)`, and
     `a_t = exp(-A softplus(W_a x_t + c))`; `W_a` and `W_g` have the rank of a head (Kimi Team 2025,
-    arXiv 2510.26692, equations 1 and 9 to 11).
+    arXiv 2510.26692, equations 1 and 9 to 11), and the output gate has a bias c_g.
 
     Args:
         num_heads: int >= 1. H, which divides the model width.
@@ -68,10 +68,8 @@ class KimiDeltaAttention(SequenceMixer):
         self.beta = heads.dense(self, self.num_heads, "beta", width)
         self.decay_down = heads.dense(self, rank, "decay_down", width)
         self.decay_up = heads.dense(self, width, "decay_up", rank)
-        self.log_rate = self.add_weight(
-            (self.num_heads,), log_rates, name="log_rate", autocast=False
-        )
-        self.step_bias = self.add_weight((width,), step_biases, name="step_bias", autocast=False)
+        self.log_rate = self.add_wide_weight((self.num_heads,), log_rates, "log_rate")
+        self.step_bias = self.add_wide_weight((width,), step_biases, "step_bias")
         self.gate_down = heads.dense(self, rank, "gate_down", width)
         self.gate_up = heads.dense(self, width, "gate_up", rank, True)
         self.norm = heads.HeadNorm(epsilon=self.epsilon, dtype=self.dtype_policy, name="norm")

@@ -94,18 +94,15 @@ class LRU(SequenceMixer):
         self.output_projection = dense(width, "output_projection", states**-0.5)
         self.input_projection.build(input_shape)
         self.output_projection.build((*input_shape[:-1], 2 * states))
-        self.log_decay = self._weight("log_decay", (states,), self._ring)
-        self.log_angle = self._weight("log_angle", (states,), self._angles)
+        self.log_decay = self.add_wide_weight((states,), self._ring, "log_decay")
+        self.log_angle = self.add_wide_weight((states,), self._angles, "log_angle")
         radius = ops.exp(-ops.exp(wide(self.log_decay)))
         gamma = 0.5 * ops.log(1.0 - radius * radius)
-        self.log_gain = self._weight("log_gain", (states,), lambda *_, **__: gamma)
+        self.log_gain = self.add_wide_weight((states,), lambda *_, **__: gamma, "log_gain")
         self.skip = self.add_weight(
             (width,), keras.initializers.RandomNormal(stddev=1.0), name="skip"
         )
         super().build(input_shape)
-
-    def _weight(self, name: str, shape: tuple[int, ...], initializer: Any) -> Any:
-        return self.add_weight(shape, initializer, name=name, autocast=False)
 
     def _ring(self, shape: Any, dtype: Any) -> Any:
         square = keras.random.uniform(

@@ -130,12 +130,12 @@ class Mamba(SequenceMixer):
         self.selection.build((*input_shape[:-1], inner))
         self.step_projection.build((*input_shape[:-1], rank))
         self.output_projection.build((*input_shape[:-1], inner))
-        self.log_step_bias = self._weight("log_step_bias", (inner,), self._step_bias)
+        self.log_step_bias = self.add_wide_weight((inner,), self._step_bias, "log_step_bias")
         rates = np.log(np.arange(1, self.state_dim + 1))
-        self.log_rate = self._weight(
-            "log_rate",
+        self.log_rate = self.add_wide_weight(
             (inner, self.state_dim),
             lambda shape, dtype: ops.cast(np.broadcast_to(rates, shape), dtype),
+            "log_rate",
         )
         self.skip = self._weight("skip", (inner,), "ones")
         self.scales = None

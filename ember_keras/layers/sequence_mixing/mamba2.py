@@ -101,10 +101,8 @@ class Mamba2(SequenceMixer):
             self.conv_taps, self.conv_bias, dtype=self.dtype_policy, name="short_convolution"
         )
         self.short_convolution.build((*input_shape[:-1], convolved))
-        self.log_rate = self.add_weight((self._heads,), log_rates, name="log_rate", autocast=False)
-        self.step_bias = self.add_weight(
-            (self._heads,), step_biases, name="step_bias", autocast=False
-        )
+        self.log_rate = self.add_wide_weight((self._heads,), log_rates, "log_rate")
+        self.step_bias = self.add_wide_weight((self._heads,), step_biases, "step_bias")
         self.skip = self.add_weight((self._heads,), "ones", name="skip", autocast=False)
         self.norm = heads.HeadNorm(
             shared=False, epsilon=self.epsilon, dtype=self.dtype_policy, name="norm"

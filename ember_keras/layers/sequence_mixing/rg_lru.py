@@ -119,7 +119,7 @@ class RGLRU(SequenceMixer):
             name="gate_kernel",
         )
         self.gate_bias = self.add_weight((self.num_heads, 2 * size), "zeros", name="gate_bias")
-        self.log_decay = self.add_weight((inner,), self._decays, name="log_decay", autocast=False)
+        self.log_decay = self.add_wide_weight((inner,), self._decays, "log_decay")
         super().build(input_shape)
 
     def _decays(self, shape: Any, dtype: Any) -> Any:

@@ -53,9 +53,7 @@ class RWKV5TimeMixer(RWKVTimeMixer):
 
     def build_more(self, width: int, inner: int) -> None:
         self.gate = heads.dense(self, inner, "gate", width)
-        self.log_rate = self.add_weight(
-            (inner,), rising(-6.0, -1.0, 0.7), name="log_rate", autocast=False
-        )
+        self.log_rate = self.add_wide_weight((inner,), rising(-6.0, -1.0, 0.7), "log_rate")
         self.bonus = self.add_weight(
             (self._heads, self._head_dim), zigzag, name="bonus", autocast=False
         )

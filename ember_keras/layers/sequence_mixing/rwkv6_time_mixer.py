@@ -86,9 +86,7 @@ class RWKV6TimeMixer(RWKVTimeMixer):
         self.decay_down = self.narrow_dense(self.decay_rank, "decay_down", width, down)
         self.decay_up = self.narrow_dense(inner, "decay_up", self.decay_rank, up)
         self.gate = heads.dense(self, inner, "gate", width)
-        self.log_rate = self.add_weight(
-            (inner,), rising(-6.0, -1.0, 0.7), name="log_rate", autocast=False
-        )
+        self.log_rate = self.add_wide_weight((inner,), rising(-6.0, -1.0, 0.7), "log_rate")
         self.bonus = self.add_weight(
             (self._heads, self._head_dim), zigzag, name="bonus", autocast=False
         )

@@ -30,10 +30,12 @@ class RWKV7TimeMixer(RWKVTimeMixer):
     `kappa = k xi / |k xi|`, a head at a time, and the replacement key `k' = k (1 + (a - 1) alpha)`:
     `S_t = (diag(w_t) - (a_t kappa_t) kappa_t^T) S_{t-1} + k'_t v_t^T`,
     `o_t = norm(S_t^T r_t) + (r_t . (rho k'_t)) v_t`, and `y_t = W_o (g_t * o_t)`, a layer norm for
-    each head (Peng et al. 2025, arXiv 2503.14456, equations 2 to 18). The mixes and decays start as
-    those of the authors' first layer. The paper also leads the values of the first layer into
-    those of all later ones; a mixer sees its own input alone, so this one is the first layer's,
-    without that residual.
+    each head (Peng et al. 2025, arXiv 2503.14456, equations 2 to 18). The mixes, decays and other
+    weights of a channel start as the authors have started those of a first layer; their last
+    release starts decays and rates in a zigzag, and W_o at 0, where the maps here start as any
+    `Dense`. The length of the removal key is `(|k xi|^2 + 1e-12)^(1/2)`. The paper also leads the
+    values of the first layer into those of all later ones; a mixer sees its own input alone, so
+    this one is the first layer's, without that residual.
 
     Args:
         num_heads: int >= 1. H, which divides the inner width; not used where `head_dim` is given.
@@ -91,7 +93,7 @@ class RWKV7TimeMixer(RWKVTimeMixer):
 
     def build_more(self, width: int, inner: int) -> None:
         def up(shape: Any, dtype: Any = None) -> Any:
-            return 0.1 * orthogonal(shape, dtype)
+            return ops.cast(0.1 * orthogonal(shape, "float32"), dtype or "float32")
 
         self.decay_down = self.narrow_dense(self.decay_rank, "decay_down", width, "zeros")
         self.decay_up = self.narrow_dense(inner, "decay_up", self.decay_rank, up)
@@ -104,7 +106,7 @@ class RWKV7TimeMixer(RWKVTimeMixer):
             return self.add_weight((inner,), start, name=name, autocast=False)
 
         constant = keras.initializers.Constant
-        self.decay_bias = channels("decay_bias", rising(-6.5, -1.5, 0.85))
+        self.decay_bias = self.add_wide_weight((inner,), rising(-6.5, -1.5, 0.85), "decay_bias")
         self.rate_bias = channels("rate_bias", "zeros")
         self.removal_scale = channels("removal_scale", constant(0.85))
         self.replacement = channels("replacement", "ones")
@@ -122,11 +124,11 @@ class RWKV7TimeMixer(RWKVTimeMixer):
         gate = self.gate_up(ops.sigmoid(self.gate_down(mixed["gate"])))
         log_decay = -math.exp(-0.5) * ops.sigmoid(decay + self.channels(self.decay_bias))
         rate = ops.sigmoid(rate + self.channels(self.rate_bias))
-        removed = heads.unit(k * self.channels(self.removal_scale))
+        removed = heads.unit(k * self.channels(self.removal_scale), 1e-12)
         k = k * (1.0 + (rate - 1.0) * self.channels(self.replacement))
         o, matrix = delta_rule(r, k, v, None, log_decay, erase=(removed, rate * removed), **options)
         own = ops.sum(r * k * wide(self.bonus), axis=-1, keepdims=True) * v
-        return self.norm(o) + own, gate, matrix
+        return wide(self.norm(o)) + own, gate, matrix
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -47,7 +47,8 @@ class SLSTM(SequenceMixer):
 
     An LSTM that can revise what it stored: an exponential input gate outweighs all that came
     before. It keeps the nonlinear loop, so it tracks states that linear recurrences cannot; one
-    such layer among many matrix-valued ones is the paper's mix. Its state is 4 D numbers.
+    such layer among many matrix-valued ones is the paper's mix. Its state is 4 D numbers, and D for
+    each tap of the short convolution but one: 7 D with 4 taps.
 
     With gates `i, f, z, o = W x_t + R h_{t-1} + b`, block-diagonal in the heads, where `i` and `f`
     see the input through a short convolution and SiLU: `m_t = max(log sigmoid(f) + m_{t-1}, i)`,

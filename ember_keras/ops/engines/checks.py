@@ -2,8 +2,10 @@
 
 import keras
 
+from ember_keras.backend import require_float64
+
 FLOATS = ("float16", "bfloat16", "float32", "float64")
-"""The dtypes that engines take."""
+"""The dtypes that engines take; float64 where the backend computes in it."""
 
 
 def floating(name, x, shape):
@@ -27,6 +29,8 @@ def floating(name, x, shape):
             f"Received {name} of dtype {dtype}; expected one of {', '.join(FLOATS)}. "
             f"Cast {name} first, for example with keras.ops.cast({name}, 'float32')."
         )
+    if dtype == "float64":
+        require_float64(f"Received {name} of dtype float64")
     return x
 
 
