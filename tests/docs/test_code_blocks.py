@@ -15,7 +15,22 @@ def skip_where_numpy_cannot(code):
         pytest.skip("numpy predicts only")
 
 
-@pytest.mark.parametrize("page", pages(), ids=lambda path: str(path.relative_to(ROOT)))
+MIXERS = [page for page in pages() if page.parent.name == "mixers"]
+OTHERS = [page for page in pages() if page not in MIXERS]
+
+
+def name_of(path):
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", MIXERS, ids=name_of)
+def test_page_of_a_mixer(page, tmp_path, monkeypatch):
+    """These set nothing that outlives them, so they share a process."""
+    monkeypatch.chdir(tmp_path)
+    _run_here("\n".join(code for _, code in blocks(page.read_text(encoding="utf-8"))), page.name)
+
+
+@pytest.mark.parametrize("page", OTHERS, ids=name_of)
 def test_page(page, tmp_path):
     """The blocks of a page share a namespace, in a process and an empty folder of their own."""
     text = page.read_text(encoding="utf-8")
@@ -35,5 +50,9 @@ def test_page(page, tmp_path):
 def test_docstring(text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code = "\n".join(code for _, code in blocks(text))
+    _run_here(code, "docstring")
+
+
+def _run_here(code, name):
     skip_where_numpy_cannot(code)
-    exec(compile(code, "docstring", "exec"), {"__name__": "docstring"})
+    exec(compile(code, name, "exec"), {"__name__": name})
