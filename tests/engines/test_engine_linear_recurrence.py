@@ -340,3 +340,19 @@ def test_bad_input_is_refused(a, b, words):
     with pytest.raises(ValueError, match="state width K of c"):
         ones = np.ones((1, 4, 2), "float32")
         selective_scan(ones, ones, np.ones((2, 3), "float32"), np.ones((1, 4, 3), "float32"), ones)
+
+
+@pytest.mark.parametrize("engine", ("linear_recurrence", "selective_scan"))
+def test_torch_refuses_a_second_derivative_that_its_kernel_does_not_have(engine):
+    if backend.name() != "torch":
+        pytest.skip("these kernels are torch's")
+    import torch
+
+    x, b = (torch.tensor(normal(rng(at), 1, 9, 2), requires_grad=True) for at in (1, 2))
+    a = torch.tensor([[-0.5, -0.2], [-0.1, -0.3]])
+    if engine == "linear_recurrence":
+        y = linear_recurrence(b * 0.1, x)
+    else:
+        y = selective_scan(x, x.abs(), a, b, b)
+    with pytest.raises(RuntimeError, match="first derivatives alone"):
+        torch.autograd.grad(y.square().sum(), x, create_graph=True)

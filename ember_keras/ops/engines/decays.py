@@ -61,8 +61,7 @@ def between(log_decay, exclusive=False, sees=None):
     gap = read_coarse[..., :, None] - coarse[..., None, :]
     gap = gap + (read_fine[..., :, None] - fine[..., None, :])
     # What does not decay is not left to the sums: its gradient would be what rounding leaves.
-    beside = ops.cast(ops.logical_and(sees, near), log_decay.dtype)
-    rest = ops.where(beside > 0, ops.zeros_like(beside), ops.full_like(beside, -math.inf))
+    rest = ops.cast(ops.where(ops.logical_and(sees, near), 0.0, -math.inf), log_decay.dtype)
     # Sums from one end have one sign: nothing cancels in them, nor in their gradients.
     return Between(
         ops.exp(ops.where(ops.logical_and(sees, ops.logical_not(near)), gap, rest)),

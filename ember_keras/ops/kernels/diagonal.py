@@ -4,7 +4,7 @@ A loop whose body is one fused multiply-add reads and writes each number once; t
 so twice, and pays where each step of a loop costs more than its arithmetic.
 """
 
-from ember_keras.ops.kernels.gradient import with_gradient
+from ember_keras.ops.kernels.gradient import require_first_order, with_gradient
 from ember_keras.ops.kernels.table import Kernel, register
 
 CHUNK = 32
@@ -127,21 +127,21 @@ def _refuse_torch(request):
 def _run_torch(a, b, h, reverse=False):
     import torch
 
+    require_first_order("torch_loop")
     time = b[0].shape[1]
     last = [a[0].shape[1] > 1, a[-1].shape[1] > 1]
     states = tuple(torch.empty_like(x) for x in b)
-    with torch.no_grad():
-        for t in range(time - 1, -1, -1) if reverse else range(time):
-            real = a[0][:, t if last[0] else 0]
-            if len(b) == 1:
-                h = (torch.addcmul(b[0][:, t], real, h[0], out=states[0][:, t]),)
-                continue
-            imaginary = a[1][:, t if last[1] else 0]
-            one = torch.addcmul(b[0][:, t], real, h[0])
-            two = torch.addcmul(b[1][:, t], real, h[1])
-            torch.addcmul(one, imaginary, h[1], value=-1, out=states[0][:, t])
-            torch.addcmul(two, imaginary, h[0], out=states[1][:, t])
-            h = states[0][:, t], states[1][:, t]
+    for t in range(time - 1, -1, -1) if reverse else range(time):
+        real = a[0][:, t if last[0] else 0]
+        if len(b) == 1:
+            h = (torch.addcmul(b[0][:, t], real, h[0], out=states[0][:, t]),)
+            continue
+        imaginary = a[1][:, t if last[1] else 0]
+        one = torch.addcmul(b[0][:, t], real, h[0])
+        two = torch.addcmul(b[1][:, t], real, h[1])
+        torch.addcmul(one, imaginary, h[1], value=-1, out=states[0][:, t])
+        torch.addcmul(two, imaginary, h[0], out=states[1][:, t])
+        h = states[0][:, t], states[1][:, t]
     return states
 
 

@@ -46,6 +46,24 @@ def with_gradient(forward, backward, saved=(), keep_output=False):
     return run
 
 
+def require_first_order(kernel):
+    """Raise `RuntimeError` where torch asks a kernel that writes in place for a graph of its own.
+
+    Such a kernel runs inside `with_gradient`, whose forward pass records nothing, and whose
+    backward pass records only with ``create_graph=True``: what it made would be a constant there.
+
+    Args:
+        kernel: str, its name.
+    """
+    import torch
+
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            f"Received a gradient of a gradient (create_graph=True) of the kernel {kernel}, which "
+            "has first derivatives alone. Set EMBER_KERNELS=portable."
+        )
+
+
 def _numpy(forward, backward, saved, keep_output, tensors):
     return forward(*tensors)[0]
 

@@ -7,7 +7,7 @@ gradient keeps the states at the borders of chunks and walks each chunk twice.
 
 import torch
 
-from ember_keras.ops.kernels.gradient import with_gradient
+from ember_keras.ops.kernels.gradient import require_first_order, with_gradient
 
 CHUNK = 32
 """Positions between the states that are kept for the gradient."""
@@ -62,11 +62,7 @@ def _forward(x, delta, a, b, c, h, *keep):
 def _backward(inputs, residuals, cotangent):
     x, delta, a, b, c, *keep = inputs
     (borders,), (g, dh) = residuals, cotangent
-    if torch.is_grad_enabled():
-        raise RuntimeError(
-            "Received a gradient of a gradient (create_graph=True) of the kernel "
-            "torch_selective_scan, which has first derivatives alone. Set EMBER_KERNELS=portable."
-        )
+    require_first_order("torch_selective_scan")
     at, g = _Positions(x, delta, a, b, c, keep), _rows(g)
     dh, scaled = dh.clone(), torch.empty_like(dh)
     da = torch.zeros_like(dh)

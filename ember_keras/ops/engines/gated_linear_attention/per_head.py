@@ -82,8 +82,7 @@ def _times(x, y):
 
 def _against(x, y):
     """Return ``x y^T`` of ``(..., M, R, V)`` and ``(..., L, R, V)``, summed over the heads."""
-    joined = (ops.reshape(z, (-1, *z.shape[1:-2], z.shape[-2] * z.shape[-1])) for z in (x, y))
-    x, y = joined
+    x, y = (ops.reshape(z, (-1, *z.shape[1:-2], z.shape[-2] * z.shape[-1])) for z in (x, y))
     return ops.matmul(x, _turned(y))
 
 
