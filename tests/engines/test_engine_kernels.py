@@ -95,7 +95,9 @@ def test_explain_refuses_what_it_does_not_know():
 def test_a_kernel_needs_no_change_to_the_engine(only):
     only(engine="fft_conv", name="first")
     table._KERNELS = {"first": table._KERNELS.pop("first"), **table._KERNELS}
-    assert np.all(backend.to_numpy(fft_conv(np.ones((1, 4, 2), "float32"), np.ones((2, 2)))) == 7)
+    assert np.all(
+        backend.to_numpy(fft_conv(np.ones((1, 4, 2), "float32"), np.ones((2, 2), "float32"))) == 7
+    )
 
 
 def test_a_refusing_kernel_leaves_the_portable_form(only, monkeypatch):
