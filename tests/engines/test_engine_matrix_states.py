@@ -20,6 +20,7 @@ from ember_keras.ops.engines.delta_rule import delta_rule
 from ember_keras.ops.engines.delta_rule import naive as naive_delta_rule
 from ember_keras.ops.engines.gated_linear_attention import gated_linear_attention
 from ember_keras.ops.engines.gated_linear_attention import naive as naive_linear_attention
+from ember_keras.ops.kernels import chunked
 
 LENGTHS = (1, 2, 63, 100, 257)
 FORMS = {
@@ -45,6 +46,12 @@ PLACES = {
     "everything": {"mask": "interior", "segment_ids": True},
 }
 HEADS, WIDTH, VALUES = 4, 6, 5
+
+
+@pytest.fixture(autouse=True)
+def kernels_take_small_sizes(monkeypatch):
+    """What is tested here is a kernel's arithmetic too, whatever sizes it pays for."""
+    monkeypatch.setattr(chunked, "LEAST", 0)
 
 
 def inputs(form, time, batch=2, seed=0):

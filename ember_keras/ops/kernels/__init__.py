@@ -1,6 +1,14 @@
 """The kernel table: fast implementations, where each applies, and why it refuses."""
 
-from ember_keras.ops.kernels import complex_fft, diagonal, fused_attention, table, traced_step
+from ember_keras.ops.kernels import (
+    chunked,
+    complex_fft,
+    diagonal,
+    fused_attention,
+    short_filters,
+    table,
+    traced_step,
+)
 from ember_keras.ops.kernels.table import (
     Kernel,
     Request,
@@ -14,5 +22,5 @@ from ember_keras.ops.kernels.table import (
 
 __all__ = ["Kernel", "Request", "Row", "choose", "explain", "kernels", "register", "request"]
 
-del complex_fft, diagonal, fused_attention, traced_step
+del chunked, complex_fft, diagonal, fused_attention, short_filters, traced_step
 table.setting()

@@ -29,6 +29,12 @@ TYPICAL = {
         "masked": False,
     },
     "fft_conv": {"u": (8, 1024, 256), "k": (1024, 256), "start": 0, "length": 1024},
+    "gated_linear_attention": {
+        "q": (8, 1024, 8, 64),
+        "v": (8, 1024, 8, 64),
+        "log_decay": (8, 1024, 8),
+        "size": 64,
+    },
     "linear_recurrence": {"b": (8, 1024, 256), "a": (8, 1024, 256), "complex": False},
     "selective_scan": {"x": (8, 1024, 512), "a": (512, 16)},
     "nonlinear_scan": {"x": (1024, 8, 256), "cell": None, "recompute": False},

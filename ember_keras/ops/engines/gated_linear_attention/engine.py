@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from ember_keras.ops import kernels
 from ember_keras.ops.engines import cache, checks, chunks, decays
 from ember_keras.ops.engines.gated_linear_attention import per_channel, per_head
 from ember_keras.ops.engines.timeline import timeline
@@ -119,7 +120,12 @@ def _chunked(q, k, v, log_decay, bonus, state, line):
         vc = chunks.cut(ops.reshape(v, (-1, time, groups, ratio, folded[1])), size)
         decay = chunks.cut(log_decay, size)
         decay = ops.reshape(decay, (-1, decay.shape[1], groups, ratio, size))
-        o, last = per_head.run(qc, kc, vc, decay, state, run, exclusive=exclusive)
+        asked = kernels.request(
+            "gated_linear_attention", {"q": q, "v": v, "log_decay": log_decay}, size=size
+        )
+        o, last = per_head.run(
+            qc, kc, vc, decay, state, run, exclusive=exclusive, kernel=kernels.choose(asked)
+        )
         o = ops.reshape(chunks.join(o, time), (-1, time, heads, folded[1]))
         last = ops.reshape(ops.swapaxes(last, 2, 3), (-1, heads, *folded))
     if bonus is not None:

@@ -14,7 +14,7 @@ from ember_keras.ops.engines import chunks, decays
 from ember_keras.ops.kernels.gradient import with_gradient
 
 
-def run(q, k, v, log_decay, initial, run=None, *, exclusive=False):
+def run(q, k, v, log_decay, initial, run=None, *, exclusive=False, kernel=None):
     """Return ``(o, state)``; its own gradient keeps the inputs and the states between chunks.
 
     Args:
@@ -25,10 +25,14 @@ def run(q, k, v, log_decay, initial, run=None, *, exclusive=False):
         initial: ``(B, G, K, R, V)``.
         run: int32 ``(B, N, C)`` or None, the runs of packed sequences.
         exclusive: bool. A position reads the state before itself.
+        kernel: a `Kernel` to run in place of this form, or None.
 
     Returns:
         o ``(B, N, G, C, R, V)`` and the last state ``(B, G, K, R, V)``.
     """
+    if kernel is not None:
+        sight = _sight(run, log_decay, exclusive) if run is not None else ()
+        return kernel.run(q, k, v, log_decay, initial, sight, exclusive=exclusive)
 
     def forward(q, k, v, log_decay, initial, *run):
         left = _decays(log_decay, *run, exclusive=exclusive)
@@ -104,7 +108,7 @@ def _decays(log_decay, run=None, *, exclusive):
 
     Pairs are ``(B, N, G, R, C, C)``; the others broadcast to ``(B, N, G, C, R, V)``.
     """
-    seen = chunks.sight(run, int(log_decay.shape[-1]), log_decay.dtype, strict=exclusive)
+    seen = _sight(run, log_decay, exclusive)
     pairs, *others = decays.between(log_decay, exclusive, seen.pairs[:, :, None] > 0)
     read, write, keep = (_swapped(x) for x in others)
     return decays.Between(
@@ -113,6 +117,10 @@ def _decays(log_decay, run=None, *, exclusive):
         chunks.only(write, _flags(seen.writes)),
         chunks.only(keep, _flags(seen.keeps)),
     )
+
+
+def _sight(run, log_decay, exclusive):
+    return chunks.sight(run, int(log_decay.shape[-1]), log_decay.dtype, strict=exclusive)
 
 
 def _flags(flags):

@@ -1,0 +1,205 @@
+"""Gated linear attention with one decay a head on torch and a CPU: chunk after chunk, in place.
+
+All heads and rows of a chunk are a few tensors of a megabyte, in buffers that are used again: they
+stay in the cache, and what would be ten passes over the whole sequence in memory are passes there.
+The state goes from chunk to chunk as it would through time. The gradient keeps the states between
+chunks and walks backwards.
+
+Letters are those of the engine: ``G`` groups of ``R`` heads, ``N`` chunks of ``C`` positions.
+"""
+
+import torch
+
+from ember_keras.ops.kernels.gradient import require_first_order, with_gradient
+
+UNSEEN = -1e4
+"""The log of what is left of a pair that is not seen: its exponential is 0."""
+
+
+def run(q, k, v, log_decay, initial, sight=(), *, exclusive=False):
+    """Return ``(o, state)``, as the engine's chunked form.
+
+    Args:
+        q: ``(B, N, G, C, K)``.
+        k: ``(B, N, G, C, K)``.
+        v: ``(B, N, G, C, R, V)``.
+        log_decay: ``(B, N, G, R, C)``, at most 0.
+        initial: ``(B, G, K, R, V)``.
+        sight: of packed sequences, who sees whom: ``(B, N, 1, C, C)``, ``(B, N, 1, C, 1)`` twice,
+            ``(B, N, 1, 1, 1)``, each 1 or 0; empty where all see all before them.
+        exclusive: bool. A position reads the state before itself.
+    """
+
+    def forward(q, k, v, log_decay, initial, *sight):
+        return _forward(_Walk(q, k, v, log_decay, sight, exclusive), initial)
+
+    def backward(inputs, residuals, cotangent):
+        require_first_order("torch_chunks")
+        q, k, v, log_decay, *sight = inputs
+        walk = _Walk(q, k, v, log_decay, sight, exclusive)
+        return (*_backward(walk, *residuals, *cotangent), *(None for _ in sight))
+
+    saved = (0, 1, 2, 3, *range(5, 5 + len(sight)))
+    return with_gradient(forward, backward, saved)(q, k, v, log_decay, initial, *sight)
+
+
+class _Walk:
+    """The tensors of a sequence, its decays, and views of a chunk."""
+
+    def __init__(self, q, k, v, log_decay, sight, exclusive):
+        self.q, self.k, self.v, self.exclusive = q, k, v, exclusive
+        self.rows, self.count, self.groups, self.size, self.heads, self.width = v.shape
+        self.together = self.rows * self.groups
+        sums = torch.cumsum(log_decay, -1)
+        logs = (_before(sums) if exclusive else sums, _after(log_decay), sums[..., -1:])
+        self.read, self.write, self.keep = (torch.exp(x).mT[..., None] for x in logs)
+        self.seen = None
+        if sight:
+            seen, *flags = sight
+            self.seen = seen[:, :, :, None]
+            self.read, self.write, self.keep = (
+                x * flag[..., None]
+                for x, flag in zip((self.read, self.write, self.keep), flags, strict=True)
+            )
+        # The sum of the decays between two positions is a product with a table of ones: all terms
+        # have one sign, and nothing cancels. The last row says which pairs are seen at all.
+        self.table = _table(self.size, exclusive, v)
+        logs = log_decay.transpose(0, 1).reshape(self.count, -1, self.size)
+        self.logs = torch.cat([logs, torch.ones_like(logs[..., :1])], -1)
+        self.left = v.new_empty(self.together, self.heads, self.size, self.size)
+
+    def vectors(self, x, n):
+        """Queries or keys of a chunk, `(B G, C, K)`."""
+        return x[:, n].reshape(self.together, self.size, -1)
+
+    def pairs(self, n):
+        """What is left of each key's position at each query's: `(B G, R, C, C)`, one buffer."""
+        torch.mm(self.logs[n], self.table, out=self.left.view(-1, self.size**2)).exp_()
+        if self.seen is not None:
+            self.left.view(self.rows, self.groups, *self.left.shape[1:]).mul_(self.seen[:, n])
+        return self.left
+
+    def shared(self):
+        """A buffer `(B, G, C, R, V)`, as values have it: all heads of a group in one product."""
+        return self.v.new_empty(self.rows, self.groups, self.size, self.heads, self.width)
+
+    def own(self):
+        """A buffer `(B, G, R, C, V)`: each head has a product of its own."""
+        return self.v.new_empty(self.rows, self.groups, self.heads, self.size, self.width)
+
+    def result(self):
+        """A tensor for a result like `v`, whose chunks of positions lie side by side."""
+        shape = (self.rows, self.count, self.size, self.groups, self.heads, self.width)
+        return self.v.new_empty(shape).transpose(2, 3)
+
+    def matrices(self, state):
+        """A state `(B, G, K, R, V)` as matrices `(B G, K, R V)`, a copy."""
+        copy = state.clone(memory_format=torch.contiguous_format)
+        return copy.view(self.together, -1, self.heads * self.width)
+
+    def state(self, matrices):
+        return matrices.view(self.rows, self.groups, -1, self.heads, self.width)
+
+
+def _forward(walk, initial):
+    state, own, shared = walk.matrices(initial), walk.own(), walk.shared()
+    inside, values = (x.view(-1, walk.size, walk.width) for x in (torch.empty_like(own), own))
+    across = shared.view(walk.together, walk.size, -1)
+    borders = state.new_empty(walk.count, *state.shape)
+    o = walk.result()
+    for n in range(walk.count):
+        q, k = walk.vectors(walk.q, n), walk.vectors(walk.k, n)
+        borders[n].copy_(state)
+        scores = walk.pairs(n).mul_(torch.bmm(q, k.mT)[:, None])
+        own.copy_(walk.v[:, n].transpose(2, 3))
+        torch.bmm(scores.view(-1, walk.size, walk.size), values, out=inside)
+        torch.bmm(q, state, out=across)
+        shared.mul_(walk.read[:, n])
+        torch.add(shared, inside.view(own.shape).transpose(2, 3), out=o[:, n])
+        torch.mul(walk.v[:, n], walk.write[:, n], out=shared)
+        walk.state(state).mul_(walk.keep[:, n])
+        state.baddbmm_(k.mT, across)
+    return (o, walk.state(state)), (borders,)
+
+
+def _backward(walk, borders, slope, last_slope):
+    size, heads = walk.size, walk.heads
+    state, scratch = walk.matrices(last_slope), borders.new_empty(borders.shape[1:])
+    slopes, values, inside = walk.own(), walk.own(), walk.own()
+    read_slope, written, read = walk.shared(), walk.shared(), walk.shared()
+    slopes_, values_, inside_ = (x.view(-1, size, walk.width) for x in (slopes, values, inside))
+    read_slope_, written_, read_ = (
+        x.view(walk.together, size, -1) for x in (read_slope, written, read)
+    )
+    pair_slope = torch.empty_like(walk.left)
+    dq, dk = (x.new_empty(walk.together, walk.count, size, x.shape[-1]) for x in (walk.q, walk.k))
+    dv = walk.result()
+    reads, keys, writes = (
+        slope.new_empty(walk.rows, walk.count, walk.groups, heads, size) for _ in range(3)
+    )
+    kept = slope.new_empty(walk.rows, walk.count, walk.groups, heads)
+    decayed = _decayed(size, walk.exclusive, slope)
+    for n in range(walk.count - 1, -1, -1):
+        q, k, v, g = walk.vectors(walk.q, n), walk.vectors(walk.k, n), walk.v[:, n], slope[:, n]
+        products = torch.bmm(q, k.mT)[:, None]
+        slopes.copy_(g.transpose(2, 3))
+        values.copy_(v.transpose(2, 3))
+        torch.bmm(slopes_, values_.mT, out=pair_slope.view(-1, size, size))
+        pairs = walk.pairs(n)
+        pair_slope.mul_(pairs)
+        product_slope = pair_slope.sum(1)
+        torch.bmm(pairs.mul_(products).view(-1, size, size).mT, slopes_, out=inside_)
+        torch.bmm(k, state, out=written_)
+        written.mul_(walk.write[:, n])
+        torch.add(written, inside.transpose(2, 3), out=dv[:, n])
+        writes[:, n] = written.mul_(v).sum(-1).mT
+        torch.mul(g, walk.read[:, n], out=read_slope)
+        torch.bmm(q, borders[n], out=read_)
+        reads[:, n] = read.mul_(read_slope).sum(-1).mT
+        torch.mul(v, walk.write[:, n], out=written)
+        torch.bmm(product_slope, k, out=dq[:, n]).baddbmm_(read_slope_, borders[n].mT)
+        torch.bmm(product_slope.mT, q, out=dk[:, n]).baddbmm_(written_, state.mT)
+        # A log decay scales every pair it lies between, every read after and write before it,
+        # and what is kept.
+        pair_slope.mul_(products).mul_(decayed)
+        own = (walk.rows, walk.groups, heads, size)
+        reads[:, n] += pair_slope.sum(-1).view(own)
+        keys[:, n] = pair_slope.sum(-2).view(own)
+        torch.mul(borders[n], state, out=scratch)
+        kept[:, n] = walk.state(scratch).sum((2, 4)) * walk.keep[:, n, :, 0, :, 0]
+        walk.state(state).mul_(walk.keep[:, n])
+        state.baddbmm_(q.mT, read_slope_)
+    reads = _after(reads) if walk.exclusive else _after(reads) + reads
+    d_log = reads - (_after(keys) + keys) + _before(torch.cumsum(writes, -1)) + kept[..., None]
+    dq, dk = (x.view(walk.rows, walk.groups, *x.shape[1:]).transpose(1, 2) for x in (dq, dk))
+    return dq, dk, dv, d_log, walk.state(state)
+
+
+def _before(sums):
+    """Sums up to each position as sums up to the one before it."""
+    return torch.nn.functional.pad(sums[..., :-1], (1, 0))
+
+
+def _after(x):
+    """The sums of what comes after each position."""
+    return _before(torch.cumsum(x.flip(-1), -1)).flip(-1)
+
+
+def _table(size, exclusive, like):
+    """Ones `(C + 1, C C)` at the positions whose decays lie between the pairs of a chunk."""
+    at = torch.arange(size, device=like.device)
+    row, column, between = at[:, None], at[None, :], at[:, None, None]
+    inside = (between > column) & ((between < row) if exclusive else (between <= row))
+    seen = (column < row) if exclusive else (column <= row)
+    unseen = torch.where(seen, 0.0, UNSEEN)[None]
+    return torch.cat([inside.to(like.dtype), unseen.to(like.dtype)]).view(size + 1, size**2)
+
+
+def _decayed(size, exclusive, like):
+    """`(C, C)`: 0 where no decay lies between the row and the column.
+
+    These pairs would enter two sums of the gradient and cancel, up to a rounding that is large
+    beside what strong decays leave.
+    """
+    at = torch.arange(size, device=like.device)
+    return (at[:, None] - at[None, :] != (1 if exclusive else 0)).to(like.dtype)

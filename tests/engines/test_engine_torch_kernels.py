@@ -1,0 +1,64 @@
+"""The kernels that write in place on torch: where they run, and gradients of gradients."""
+
+import numpy as np
+import pytest
+from engines.support import error, normal, rng
+
+from ember_keras import backend
+from ember_keras.ops import kernels
+from ember_keras.ops.engines.fft_conv import fft_conv
+from ember_keras.ops.engines.gated_linear_attention import gated_linear_attention
+
+pytestmark = pytest.mark.skipif(backend.name() != "torch", reason="concerns the torch backend only")
+
+
+def running(engine, **call):
+    return next(row.kernel for row in kernels.explain(engine, **call) if row.runs)
+
+
+def test_where_they_run():
+    assert running("fft_conv", u=(2, 64, 8), k=(4, 8)) == "torch_shifts"
+    assert running("fft_conv", u=(2, 64, 8), k=(17, 8)) == "complex_fft"
+    assert running("fft_conv", u=(2, 64, 8), k=(4, 8), device="cuda") == "portable"
+    assert running("gated_linear_attention") == "torch_chunks"
+    assert running("gated_linear_attention", device="cuda") == "portable"
+    assert running("gated_linear_attention", v=(1, 64, 2, 8)) == "portable"
+    assert running("gated_linear_attention", log_decay=(8, 1024, 8, 64)) == "portable"
+
+
+@pytest.mark.parametrize("filters", (6, 2))
+@pytest.mark.parametrize("time", (3, 50))
+@pytest.mark.parametrize("causal", (True, False))
+def test_a_gradient_of_a_gradient_of_a_short_filter(time, filters, causal, monkeypatch):
+    import torch
+
+    g = rng(1, time)
+    u, k, d = normal(g, 2, time, 6), normal(g, 4, filters), normal(g, 6)
+    found = {}
+    for setting in ("portable", "torch_shifts"):
+        monkeypatch.setenv("EMBER_KERNELS", setting)
+        leaves = [torch.tensor(x, requires_grad=True) for x in (u, k, d)]
+        y = fft_conv(*leaves, causal=causal).tanh()
+        first = torch.autograd.grad(y.square().sum(), leaves, create_graph=True)
+        second = torch.autograd.grad(sum(x.tanh().sum() for x in first), leaves)
+        found[setting] = [x.detach().numpy() for x in (y, *first, *second)]
+    for got, expected in zip(found["torch_shifts"], found["portable"], strict=True):
+        assert error(got, expected) < 3e-6
+
+
+def test_many_blocks_and_many_rows_a_block():
+    """More numbers than a block holds, in long rows and in many short ones."""
+    for shape in ((2, 40_000, 8), (300, 40, 16)):
+        u, k = normal(rng(2), *shape), normal(rng(3), 3, shape[2])
+        padded = np.pad(u, ((0, 0), (2, 0), (0, 0)))
+        expected = sum(padded[:, 2 - s : 2 - s + shape[1]] * k[s] for s in range(3))
+        assert error(fft_conv(u, k), expected) < 1e-6
+
+
+def test_a_gradient_of_a_gradient_in_chunks_is_refused():
+    import torch
+
+    q = torch.ones(8, 64, 4, 2, requires_grad=True)
+    o = gated_linear_attention(q, q, q)
+    with pytest.raises(RuntimeError, match="create_graph=True.*torch_chunks.*portable"):
+        torch.autograd.grad(o.square().sum(), q, create_graph=True)
