@@ -12,9 +12,6 @@ import torch
 
 from ember_keras.ops.kernels.gradient import require_first_order, with_gradient
 
-UNSEEN = -1e4
-"""The log of what is left of a pair that is not seen: its exponential is 0."""
-
 
 def run(q, k, v, log_decay, initial, sight=(), *, exclusive=False):
     """Return ``(o, state)``, as the engine's chunked form.
@@ -53,7 +50,8 @@ class _Walk:
         sums = torch.cumsum(log_decay, -1)
         logs = (_before(sums) if exclusive else sums, _after(log_decay), sums[..., -1:])
         self.read, self.write, self.keep = (torch.exp(x).mT[..., None] for x in logs)
-        self.seen = None
+        self.between, seen = _tables(self.size, exclusive, v)
+        self.seen = seen.expand(1, self.count, *seen.shape[2:])
         if sight:
             seen, *flags = sight
             self.seen = seen[:, :, :, None]
@@ -61,11 +59,7 @@ class _Walk:
                 x * flag[..., None]
                 for x, flag in zip((self.read, self.write, self.keep), flags, strict=True)
             )
-        # The sum of the decays between two positions is a product with a table of ones: all terms
-        # have one sign, and nothing cancels. The last row says which pairs are seen at all.
-        self.table = _table(self.size, exclusive, v)
-        logs = log_decay.transpose(0, 1).reshape(self.count, -1, self.size)
-        self.logs = torch.cat([logs, torch.ones_like(logs[..., :1])], -1)
+        self.logs = log_decay.transpose(0, 1).reshape(self.count, -1, self.size)
         self.left = v.new_empty(self.together, self.heads, self.size, self.size)
 
     def vectors(self, x, n):
@@ -74,9 +68,10 @@ class _Walk:
 
     def pairs(self, n):
         """What is left of each key's position at each query's: `(B G, R, C, C)`, one buffer."""
-        torch.mm(self.logs[n], self.table, out=self.left.view(-1, self.size**2)).exp_()
-        if self.seen is not None:
-            self.left.view(self.rows, self.groups, *self.left.shape[1:]).mul_(self.seen[:, n])
+        # The sum of the decays between two positions is a product with a table of ones: all terms
+        # have one sign, and nothing cancels.
+        torch.mm(self.logs[n], self.between, out=self.left.view(-1, self.size**2)).exp_()
+        self.left.view(self.rows, self.groups, *self.left.shape[1:]).mul_(self.seen[:, n])
         return self.left
 
     def shared(self):
@@ -185,14 +180,17 @@ def _after(x):
     return _before(torch.cumsum(x.flip(-1), -1)).flip(-1)
 
 
-def _table(size, exclusive, like):
-    """Ones `(C + 1, C C)` at the positions whose decays lie between the pairs of a chunk."""
+def _tables(size, exclusive, like):
+    """Two tables of ones.
+
+    `(C, C C)`: at the positions whose decays lie between the pairs of a chunk; and
+    `(1, 1, 1, 1, C, C)`: at the pairs that are seen.
+    """
     at = torch.arange(size, device=like.device)
-    row, column, between = at[:, None], at[None, :], at[:, None, None]
-    inside = (between > column) & ((between < row) if exclusive else (between <= row))
+    row, column, position = at[:, None], at[None, :], at[:, None, None]
+    between = (position > column) & ((position < row) if exclusive else (position <= row))
     seen = (column < row) if exclusive else (column <= row)
-    unseen = torch.where(seen, 0.0, UNSEEN)[None]
-    return torch.cat([inside.to(like.dtype), unseen.to(like.dtype)]).view(size + 1, size**2)
+    return between.to(like.dtype).view(size, size**2), seen.to(like.dtype)[(None,) * 4]
 
 
 def _decayed(size, exclusive, like):
