@@ -144,6 +144,20 @@ def test_outputs_states_and_gradients(time, form, place):
         assert abs(np.sum(gradient * direction) - (ends[0] - ends[1]) / 2e-5) < 2e-5 * scale, name
 
 
+@trains
+@pytest.mark.parametrize("form", MAIN)
+def test_compiled_gradients_are_the_same(form):
+    if backend.name() in ("jax", "torch"):
+        pytest.skip("every test compiles on jax; torch.compile has tests of its own")
+    tensors, options = inputs(form, 70), places("everything", 70)
+    here = joined(engine(form), tuple(tensors), **options)
+    slope = normal(rng(4), *here(*(ops.convert_to_tensor(x) for x in tensors.values())).shape)
+    arguments = (here, tuple(tensors), tuple(tensors.values()), slope)
+    eager, compiled_ones = gradients(*arguments), gradients(*arguments, run=backend.compile)
+    for name, expected in eager.items():
+        assert error(compiled_ones[name], backend.to_numpy(expected)) < 1e-5, name
+
+
 @pytest.mark.parametrize("form", MAIN)
 def test_outputs_at_2000(form):
     tensors, options = inputs(form, 2000, batch=1), places("everything", 2000, batch=1)

@@ -118,11 +118,14 @@ def test_chunks_and_steps_are_the_whole(kind, taps):
     mask = rng(6).random((BATCH, 70)) < 0.8
     state, outputs = STATES[kind](ops.convert_to_tensor(k)), []
     cuts = [0, 25, 26, 27, 28, 33, *range(51, 71)]
+
+    def run(u, state, mask):
+        given = None if kind == "relaxed" and u.shape[1] == 1 else k
+        return fft_conv(u, given, d, initial_state=state, return_state=True, mask=mask)
+
+    run = run if kind == "relaxed" else fast(run)
     for a, b in zip(cuts, cuts[1:], strict=False):
-        given = None if kind == "relaxed" and b - a == 1 else k
-        y, state = fft_conv(
-            u[:, a:b], given, d, initial_state=state, return_state=True, mask=mask[:, a:b]
-        )
+        y, state = run(ops.convert_to_tensor(u[:, a:b]), state, mask[:, a:b])
         outputs.append(backend.to_numpy(y))
     expected = naive.fft_conv(u, k, d, mask=mask)
     assert error(np.concatenate(outputs, axis=1), expected) < 3e-6

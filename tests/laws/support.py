@@ -45,9 +45,13 @@ def call(layer, x, return_state=False, **tensors):
     return _compiled(layer, ("call", return_state), plain)(x, tensors)
 
 
-def step(layer, x_t, state):
+def step(layer, x_t, state, **tensors):
     """One position; under jax, compiled once a shape."""
-    return _compiled(layer, "step", layer.step)(x_t, state)
+
+    def plain(x_t, state, tensors):
+        return layer.step(x_t, state, **tensors)
+
+    return _compiled(layer, "step", plain)(x_t, state, tensors)
 
 
 def _compiled(layer, key, function):
@@ -65,12 +69,12 @@ def _compiled(layer, key, function):
     return lambda *arguments: known[key]([v.value for v in layer.variables], *arguments)
 
 
-def gradients(layer, x, weights):
+def gradients(layer, x, weights, **tensors):
     """The gradients of `sum(layer(x) * weights)`: a list for the weights, and that of `x`, which
     is None for tokens."""
 
     def scalar(x):
-        return keras.ops.sum(layer(x) * weights)
+        return keras.ops.sum(layer(x, **tensors) * weights)
 
     x, weights = keras.ops.convert_to_tensor(x), keras.ops.convert_to_tensor(weights)
     if ek.backend.name() != "jax":

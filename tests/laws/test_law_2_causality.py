@@ -35,7 +35,7 @@ MIXES_TIME = [
 @pytest.mark.parametrize("case", **cases.by_id(MIXES_TIME))
 def test_the_past_changes_later_outputs_where_time_is_mixed(case, rng):
     layer = case.build()
-    x = case.inputs(rng, 1, 6)
+    x = case.inputs(rng, 1, 7)
     other = x.copy()
     other[:, 3] = case.inputs(rng, 1, 1)[:, 0]
     # RWKV's channel mixers see one position back, everything else sees all.

@@ -24,7 +24,7 @@ def agrees(assert_close):
         import torch
 
         from ember_keras import backend
-        from keras import ops  # isort: skip
+        from laws.support import call, gradients, step  # isort: skip - after ember_keras
 
         rng = np.random.default_rng(1)
         x = rng.normal(size=(batch, TIME, WIDTH)).astype("float32")
@@ -33,20 +33,18 @@ def agrees(assert_close):
         slope = rng.normal(size=tuple(theirs.shape)).astype("float32")
         (theirs * torch.tensor(slope)).sum().backward()
         expected = theirs.detach().numpy()
-        assert_close(backend.to_numpy(mixer(x, **options)), expected, name="full pass")
+        y = call(mixer, x, **options)
+        assert_close(backend.to_numpy(y), expected, name="full pass")
         first = {key: value[:, :9] for key, value in options.items()}
-        y, state = mixer(x[:, :9], return_state=True, **first)
+        y, state = call(mixer, x[:, :9], return_state=True, **first)
         outputs = [backend.to_numpy(y)]
         for t in range(9, TIME):
             now = {key: value[:, t] for key, value in options.items()}
-            y, state = mixer.step(x[:, t], state, **now)
+            y, state = step(mixer, x[:, t], state, **now)
             outputs.append(backend.to_numpy(y)[:, None])
         assert_close(np.concatenate(outputs, axis=1), expected, name="cached steps")
         if backend.capabilities().trains:
-            weigh = ops.convert_to_tensor(slope)
-            _, (gradient,) = backend.value_and_grad(lambda x: ops.sum(mixer(x, **options) * weigh))(
-                ops.convert_to_tensor(x)
-            )
+            _, gradient = gradients(mixer, x, slope, **options)
             assert_close(backend.to_numpy(gradient), given.grad.numpy(), name="input gradient")
 
     return check
