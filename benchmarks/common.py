@@ -149,7 +149,7 @@ def packages_of(backends):
 
 
 def wait(nest):
-    """Wait until every tensor of a nest is computed: jax and mlx return before."""
+    """Wait until every tensor of a nest is computed: jax, mlx and a GPU's torch return before."""
     import keras
 
     leaves = keras.tree.flatten(nest)
@@ -160,6 +160,10 @@ def wait(nest):
     for leaf in leaves:
         if hasattr(leaf, "block_until_ready"):
             leaf.block_until_ready()
+        elif getattr(leaf, "is_cuda", False):
+            import torch
+
+            torch.cuda.synchronize()
 
 
 def seconds(function, repeats):

@@ -4,12 +4,17 @@ import numpy as np
 import pytest
 from engines.support import error, normal, rng
 
-from ember_keras import backend
+from ember_keras import backend  # isort: skip - before Keras
+from keras import ops
+
 from ember_keras.ops import kernels
 from ember_keras.ops.engines.fft_conv import fft_conv
 from ember_keras.ops.engines.gated_linear_attention import gated_linear_attention
 
-pytestmark = pytest.mark.skipif(backend.name() != "torch", reason="concerns the torch backend only")
+pytestmark = pytest.mark.skipif(
+    backend.name() != "torch" or kernels.table.device_of(ops.zeros(())) != "cpu",
+    reason="concerns the torch backend on a CPU only",
+)
 
 
 def running(engine, **call):

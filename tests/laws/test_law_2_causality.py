@@ -40,7 +40,7 @@ def test_the_past_changes_later_outputs_where_time_is_mixed(case, rng):
     other[:, 3] = case.inputs(rng, 1, 1)[:, 0]
     # RWKV's channel mixers see one position back, everything else sees all.
     later = 4 if "channel_mixer" in case.id else 5
-    assert np.abs(run(layer, x)[:, later] - run(layer, other)[:, later]).max() > 1e-6
+    assert np.abs(run(layer, x) - run(layer, other))[:, later:].max() > 1e-6
 
 
 @pytest.mark.parametrize(

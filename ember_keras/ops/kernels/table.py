@@ -247,11 +247,6 @@ def explain(engine, *, device=None, dtype=None, **call):
 
 
 def _default_device():
-    device = backend.devices()[0] if backend.name() != "torch" else _torch_device()
-    return device.split(":")[0]
-
-
-def _torch_device():
-    import torch
-
-    return str(torch.get_default_device())
+    if backend.name() == "torch":  # Keras chooses, and torch's own default stays the CPU.
+        return device_of(keras.ops.zeros(()))
+    return backend.devices()[0].split(":")[0]
