@@ -49,3 +49,15 @@ def test_every_page_is_of_a_mixer_and_the_index_leads_to_it():
     assert names == set(ek.registry.sequence_mixers.names())
     index = (FOLDER / "index.md").read_text(encoding="utf-8")
     assert [name for name in sorted(names) if f"]({name}.md)" not in index] == []
+
+
+@pytest.mark.parametrize("name", ek.registry.channel_mixers.names())
+def test_the_table_of_channel_mixers_has_its_weights_and_state(name):
+    page = (ROOT / "docs" / "channel_mixers.md").read_text(encoding="utf-8")
+    row = re.search(rf"^\| `{name}` \|.*\| (\d+) \| (none|\d+) \|$", page, re.MULTILINE)
+    assert row, "no row"
+    layer = ek.registry.channel_mixers.build(name)
+    layer.build((None, None, WIDTH))
+    weights = sum(int(np.prod(w.shape)) for w in layer.trainable_weights)
+    state = _size(layer.initial_state(1)) if hasattr(layer, "initial_state") else "none"
+    assert row.groups() == (str(weights), str(state))
