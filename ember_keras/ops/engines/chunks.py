@@ -143,8 +143,8 @@ def carry(decay, update, initial, reverse=False):
         added = decay[:, :, n] * added + update[:, :, n]
         kept = decay[:, :, n] * kept
     before, last = carry(kept, added, initial, reverse)
-    inside, passed = (ops.stack([x[n] for n in range(BLOCK)], axis=2) for x in (inside, passed))
-    states = inside + passed * before[:, :, None]
+    # One by one: tensorflow broadcasts no more axes than one block has.
+    states = ops.stack([inside[n] + passed[n] * before for n in range(BLOCK)], axis=2)
     states = ops.reshape(states, (-1, blocks * BLOCK, *(int(n) for n in update.shape[3:])))
     return states[:, :count], last
 
