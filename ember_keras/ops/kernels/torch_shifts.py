@@ -9,8 +9,8 @@ import torch
 
 from ember_keras.ops.kernels.gradient import with_gradient
 
-BLOCK = 2**17
-"""Numbers in a block of positions: 512 KB, which a core's cache holds with what is added to it."""
+BLOCK = 2**18
+"""Numbers in a block of positions: a megabyte, which the cache holds with what is added to it."""
 
 
 def run(u, weights, shifts, length):
@@ -37,12 +37,18 @@ def run(u, weights, shifts, length):
 
 
 def _add(u, weights, shifts, length):
-    y = u.new_zeros(u.shape[0], length, u.shape[2])
+    y = u.new_empty(u.shape[0], length, u.shape[2])
     for row, start, stop in _blocks(y):
+        begun = False
         for weight, shift in zip(weights.unbind(0), shifts, strict=True):
             first, last = _seen(u, shift, start, stop)
-            if first < last:
+            if not begun and (first, last) == (start, stop):
+                torch.mul(u[row, first + shift : last + shift], weight, out=y[row, first:last])
+            elif not begun:
+                y[row, start:stop].zero_()
+            if (begun or (first, last) != (start, stop)) and first < last:
                 y[row, first:last].addcmul_(u[row, first + shift : last + shift], weight)
+            begun = True
     return y
 
 
