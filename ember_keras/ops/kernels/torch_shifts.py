@@ -39,16 +39,19 @@ def run(u, weights, shifts, length):
 def _add(u, weights, shifts, length):
     y = u.new_empty(u.shape[0], length, u.shape[2])
     for row, start, stop in _blocks(y):
-        begun = False
-        for weight, shift in zip(weights.unbind(0), shifts, strict=True):
-            first, last = _seen(u, shift, start, stop)
-            if not begun and (first, last) == (start, stop):
-                torch.mul(u[row, first + shift : last + shift], weight, out=y[row, first:last])
-            elif not begun:
-                y[row, start:stop].zero_()
-            if (begun or (first, last) != (start, stop)) and first < last:
+        taps = [
+            (weight, shift, *_seen(u, shift, start, stop))
+            for weight, shift in zip(weights.unbind(0), shifts, strict=True)
+        ]
+        weight, shift, *seen = taps[0]
+        if seen == [start, stop]:
+            torch.mul(u[row, start + shift : stop + shift], weight, out=y[row, start:stop])
+            del taps[0]
+        else:
+            y[row, start:stop].zero_()
+        for weight, shift, first, last in taps:
+            if first < last:
                 y[row, first:last].addcmul_(u[row, first + shift : last + shift], weight)
-            begun = True
     return y
 
 
