@@ -1,5 +1,6 @@
 """Chunks of gated linear attention in place on torch; see `torch_chunks`."""
 
+from ember_keras.ops.kernels import in_place
 from ember_keras.ops.kernels.table import Kernel, register
 
 LEAST = 2**16
@@ -7,20 +8,12 @@ LEAST = 2**16
 
 
 def _refuse(request):
-    import torch
-
     (batch, _, heads, _), size = request.shapes["v"], request.options["size"]
     if len(request.shapes["log_decay"]) == 4:
         return "each channel of the keys has a decay of its own."
-    if request.device != "cpu":
-        return f"a loop of small operations is slow to launch on {request.device}; it runs on cpu."
-    if torch.compiler.is_compiling():
-        return "torch.compile would write out every step of the loop; the portable form is short."
-    if torch._C._functorch.peek_interpreter_stack() is not None:
-        return "a transformation of torch.func differentiates the portable form itself."
     if batch * heads * size**2 < LEAST:
         return f"{batch} x {heads} heads of {size} positions a chunk are too few to pay for a loop."
-    return None
+    return in_place.refusal(request)
 
 
 def _run(*tensors, **options):

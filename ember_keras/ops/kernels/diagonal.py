@@ -4,6 +4,7 @@ A loop whose body is one fused multiply-add reads and writes each number once; t
 so twice, and pays where each step of a loop costs more than its arithmetic.
 """
 
+from ember_keras.ops.kernels import in_place
 from ember_keras.ops.kernels.gradient import require_first_order, with_gradient
 from ember_keras.ops.kernels.table import Kernel, register
 
@@ -145,12 +146,6 @@ def _run_torch(a, b, h, reverse=False):
     return states
 
 
-def _refuse_selective_torch(request):
-    if request.device != "cpu":
-        return f"a loop of small operations is slow to launch on {request.device}; it runs on cpu."
-    return _refuse_torch(request)
-
-
 def _selective_torch(*tensors):
     from ember_keras.ops.kernels import torch_selective
 
@@ -192,7 +187,7 @@ register(
         "torch_selective_scan",
         "selective_scan",
         ("torch",),
-        _refuse_selective_torch,
+        in_place.refusal,
         _selective_torch,
         "a loop over time on a CPU, in place, which makes decays and states anew for the gradient.",
     )

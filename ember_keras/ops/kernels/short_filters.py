@@ -2,24 +2,19 @@
 
 from keras import ops
 
+from ember_keras.ops.kernels import in_place
 from ember_keras.ops.kernels.complex_fft import SHORT
 from ember_keras.ops.kernels.shared_filters import repeated
 from ember_keras.ops.kernels.table import Kernel, register
 
 
 def _refuse(request):
-    import torch
-
     taps = request.shapes["k"][0]
     if taps > SHORT:
         return f"a filter of {taps} taps is applied by FFT, which is faster than shifts."
-    if request.device != "cpu":
-        return f"a loop of small operations is slow to launch on {request.device}; it runs on cpu."
-    if torch.compiler.is_compiling():
-        return "torch.compile fuses the products and sums of the portable form itself."
-    if torch._C._functorch.peek_interpreter_stack() is not None:
-        return "a transformation of torch.func differentiates the portable form itself."
-    return None
+    return in_place.refusal(
+        request, "torch.compile fuses the products and sums of the portable form itself."
+    )
 
 
 def _run(u, k, d, *, start, length, skip, fft_length):
