@@ -16,7 +16,6 @@ seen that many tokens in one chunk; of a long convolution, which puts work off, 
 by one, and the time is the mean over the last half of them.
 
 What fails, or takes longer than `--limit` seconds, has a row that says so; the exit status is 1.
-A run that was broken off goes on with `--resume`, on the machine that it began on.
 """
 
 import argparse
@@ -52,10 +51,7 @@ def main():
 
     measure = _steps if options.step else _trains
     report = _step_report if options.step else _train_report
-    if options.resume and options.json.exists():
-        results = json.loads(options.json.read_text())["results"]
-    known = {result["mixer"] for result in results}
-    for mixer in (name for name in options.mixers if name not in known):
+    for mixer in options.mixers:
         results += measure(mixer, options, [name for name in peers if _of(name) == mixer])
         text = f"{heading}\n\n{report(results, options)}\n"
         if options.markdown:  # After each, so that a run that is broken off has left what it found.
@@ -84,10 +80,7 @@ def _options():
     parser.add_argument("--limit", type=float, default=900, help="seconds for one number")
     parser.add_argument("--markdown", type=Path, help="a file to write the tables to as well")
     parser.add_argument("--json", type=Path, help="a file to write the numbers to as well")
-    parser.add_argument("--resume", action="store_true", help="keep the mixers that --json has")
     options = parser.parse_args()
-    if options.resume and not options.json:
-        parser.error("--resume expects --json, the file of what was measured before")
     if options.batch is None:
         options.batch = 1 if options.step else 8
     if options.repeats is None:

@@ -12,9 +12,7 @@ def _refuse(request):
     taps = request.shapes["k"][0]
     if taps > SHORT:
         return f"a filter of {taps} taps is applied by FFT, which is faster than shifts."
-    return in_place.refusal(
-        request, "torch.compile fuses the products and sums of the portable form itself."
-    )
+    return in_place.refusal(request)
 
 
 def _run(u, k, d, *, start, length, skip, fft_length):

@@ -133,7 +133,9 @@ def _backward(walk, borders, slope, last_slope):
         slope.new_empty(walk.rows, walk.count, walk.groups, heads, size) for _ in range(3)
     )
     kept = slope.new_empty(walk.rows, walk.count, walk.groups, heads)
-    decayed = _decayed(size, walk.exclusive, slope)
+    # Pairs without a decay between them would enter two sums of the gradient of decays and cancel,
+    # up to a rounding that is large beside what strong decays leave.
+    decayed = walk.between.amax(0).view(size, size)
     for n in range(walk.count - 1, -1, -1):
         q, k, v, g = walk.vectors(walk.q, n), walk.vectors(walk.k, n), walk.v[:, n], slope[:, n]
         products = torch.bmm(q, k.mT)[:, None]
@@ -191,13 +193,3 @@ def _tables(size, exclusive, like):
     between = (position > column) & ((position < row) if exclusive else (position <= row))
     seen = (column < row) if exclusive else (column <= row)
     return between.to(like.dtype).view(size, size**2), seen.to(like.dtype)[(None,) * 4]
-
-
-def _decayed(size, exclusive, like):
-    """`(C, C)`: 0 where no decay lies between the row and the column.
-
-    These pairs would enter two sums of the gradient and cancel, up to a rounding that is large
-    beside what strong decays leave.
-    """
-    at = torch.arange(size, device=like.device)
-    return (at[:, None] - at[None, :] != (1 if exclusive else 0)).to(like.dtype)

@@ -123,9 +123,10 @@ def _chunked(q, k, v, log_decay, bonus, state, line):
         asked = kernels.request(
             "gated_linear_attention", {"q": q, "v": v, "log_decay": log_decay}, size=size
         )
-        o, last = per_head.run(
-            qc, kc, vc, decay, state, run, exclusive=exclusive, kernel=kernels.choose(asked)
-        )
+        kernel = kernels.choose(asked)
+        form = per_head.run if kernel is None else kernel.run
+        sight = () if run is None else chunks.sight(run, size, decay.dtype, strict=exclusive)
+        o, last = form(qc, kc, vc, decay, state, tuple(sight), exclusive=exclusive)
         o = ops.reshape(chunks.join(o, time), (-1, time, heads, folded[1]))
         last = ops.reshape(ops.swapaxes(last, 2, 3), (-1, heads, *folded))
     if bonus is not None:

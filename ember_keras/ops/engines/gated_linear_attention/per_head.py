@@ -14,7 +14,7 @@ from ember_keras.ops.engines import chunks, decays
 from ember_keras.ops.kernels.gradient import with_gradient
 
 
-def run(q, k, v, log_decay, initial, run=None, *, exclusive=False, kernel=None):
+def run(q, k, v, log_decay, initial, sight=(), *, exclusive=False):
     """Return ``(o, state)``; its own gradient keeps the inputs and the states between chunks.
 
     Args:
@@ -23,19 +23,15 @@ def run(q, k, v, log_decay, initial, run=None, *, exclusive=False, kernel=None):
         v: ``(B, N, G, C, R, V)``.
         log_decay: ``(B, N, G, R, C)``, at most 0.
         initial: ``(B, G, K, R, V)``.
-        run: int32 ``(B, N, C)`` or None, the runs of packed sequences.
+        sight: the tensors of the `chunks.Sight` of packed sequences; empty for one sequence a row.
         exclusive: bool. A position reads the state before itself.
-        kernel: a `Kernel` to run in place of this form, or None.
 
     Returns:
         o ``(B, N, G, C, R, V)`` and the last state ``(B, G, K, R, V)``.
     """
-    if kernel is not None:
-        sight = _sight(run, log_decay, exclusive) if run is not None else ()
-        return kernel.run(q, k, v, log_decay, initial, sight, exclusive=exclusive)
 
-    def forward(q, k, v, log_decay, initial, *run):
-        left = _decays(log_decay, *run, exclusive=exclusive)
+    def forward(q, k, v, log_decay, initial, *sight):
+        left = _decays(log_decay, sight, exclusive)
         update = _times(_turned(k), v * left.write)
         before, last = chunks.carry(left.keep, update, initial)
         scores = _products(q, k) * left.pairs
@@ -43,9 +39,9 @@ def run(q, k, v, log_decay, initial, run=None, *, exclusive=False, kernel=None):
         return (inside + _times(q, before) * left.read, last), (before,)
 
     def backward(inputs, kept, cotangent):
-        q, k, v, log_decay, *run = inputs
+        q, k, v, log_decay, *sight = inputs
         (before,), (slope, last_slope) = kept, cotangent
-        left = _decays(log_decay, *run, exclusive=exclusive)
+        left = _decays(log_decay, sight, exclusive)
         read_slope, write_v = slope * left.read, v * left.write
         after, first = chunks.carry_back(left.keep, _times(_turned(q), read_slope), last_slope)
         products = _products(q, k)
@@ -70,11 +66,10 @@ def run(q, k, v, log_decay, initial, run=None, *, exclusive=False, kernel=None):
         sums = chunks.running_sum
         slope = sums(reads, -1, reverse=True, exclusive=exclusive) - sums(keys, -1, reverse=True)
         slope = slope + sums(writes, -1, exclusive=True) + kept
-        return (dq, dk, dv, slope, first, *(None for _ in run))
+        return (dq, dk, dv, slope, first, *(None for _ in sight))
 
-    tensors = (q, k, v, log_decay, initial) + (() if run is None else (run,))
-    saved = (0, 1, 2, 3, 5)[: len(tensors) - 1]
-    return with_gradient(forward, backward, saved=saved)(*tensors)
+    saved = (0, 1, 2, 3, *range(5, 5 + len(sight)))
+    return with_gradient(forward, backward, saved=saved)(q, k, v, log_decay, initial, *sight)
 
 
 def _times(x, y):
@@ -103,12 +98,13 @@ def _products(q, k):
     return ops.expand_dims(ops.matmul(q, _turned(k)), 3)
 
 
-def _decays(log_decay, run=None, *, exclusive):
+def _decays(log_decay, sight, exclusive):
     """Return the `decays.Between` of the chunks, 0 across the borders of runs.
 
     Pairs are ``(B, N, G, R, C, C)``; the others broadcast to ``(B, N, G, C, R, V)``.
     """
-    seen = _sight(run, log_decay, exclusive)
+    size = int(log_decay.shape[-1])
+    seen = chunks.Sight(*sight or chunks.sight(None, size, log_decay.dtype, strict=exclusive))
     pairs, *others = decays.between(log_decay, exclusive, seen.pairs[:, :, None] > 0)
     read, write, keep = (_swapped(x) for x in others)
     return decays.Between(
@@ -117,10 +113,6 @@ def _decays(log_decay, run=None, *, exclusive):
         chunks.only(write, _flags(seen.writes)),
         chunks.only(keep, _flags(seen.keeps)),
     )
-
-
-def _sight(run, log_decay, exclusive):
-    return chunks.sight(run, int(log_decay.shape[-1]), log_decay.dtype, strict=exclusive)
 
 
 def _flags(flags):
