@@ -29,9 +29,9 @@ class GRUCell:
             r, z = ops.split(ops.sigmoid(x[:, : 2 * width] + gates), 2, axis=-1)
             inner = r * (inner + weights["candidate_bias"])
         else:
-            gates = ops.matmul(hidden, weights["recurrent"][:, : 2 * width])
+            gates = ops.matmul(hidden, weights["gates"])
             r, z = ops.split(ops.sigmoid(x[:, : 2 * width] + gates), 2, axis=-1)
-            inner = ops.matmul(r * hidden, weights["recurrent"][:, 2 * width :])
+            inner = ops.matmul(r * hidden, weights["candidate"])
         candidate = ops.tanh(x[:, 2 * width :] + inner)
         hidden = candidate + z * (hidden - candidate)
         return hidden, {"hidden": hidden}
@@ -103,9 +103,11 @@ class GRU(SequenceMixer):
         training: bool | None,
         return_state: bool,
     ) -> tuple[Any, State | None]:
-        weights = {"recurrent": wide(self.recurrent_kernel)}
+        kernel, gates = wide(self.recurrent_kernel), 2 * self._width
         if self.reset_after:
-            weights["candidate_bias"] = wide(self.candidate_bias)
+            weights = {"recurrent": kernel, "candidate_bias": wide(self.candidate_bias)}
+        else:
+            weights = {"gates": kernel[:, :gates], "candidate": kernel[:, gates:]}
         y = nonlinear_scan(
             GRUCell(self.reset_after),
             self.input_projection(x),

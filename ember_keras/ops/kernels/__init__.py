@@ -5,6 +5,7 @@ from ember_keras.ops.kernels import (
     complex_fft,
     diagonal,
     fused_attention,
+    late_products,
     short_filters,
     table,
     traced_step,
@@ -22,5 +23,5 @@ from ember_keras.ops.kernels.table import (
 
 __all__ = ["Kernel", "Request", "Row", "choose", "explain", "kernels", "register", "request"]
 
-del chunked, complex_fft, diagonal, fused_attention, short_filters, traced_step
+del chunked, complex_fft, diagonal, fused_attention, late_products, short_filters, traced_step
 table.setting()
