@@ -7,6 +7,7 @@ from engines.support import error, normal, rng
 from ember_keras import backend  # isort: skip - before Keras
 from keras import ops
 
+from ember_keras.layers.common.heads import HeadNorm
 from ember_keras.ops import kernels
 from ember_keras.ops.engines.fft_conv import fft_conv
 from ember_keras.ops.engines.gated_linear_attention import gated_linear_attention
@@ -29,6 +30,8 @@ def test_where_they_run():
     assert running("gated_linear_attention", device="cuda") == "portable"
     assert running("gated_linear_attention", v=(1, 64, 2, 8)) == "portable"
     assert running("gated_linear_attention", log_decay=(8, 1024, 8, 64)) == "portable"
+    assert running("head_norm") == "torch_head_norm"
+    assert running("head_norm", x=(8, 1, 8, 64)) == "portable"
 
 
 @pytest.mark.parametrize("filters", (6, 2))
@@ -67,3 +70,32 @@ def test_a_gradient_of_a_gradient_in_chunks_is_refused():
     o = gated_linear_attention(q, q, q)
     with pytest.raises(RuntimeError, match="create_graph=True.*torch_chunks.*portable"):
         torch.autograd.grad(o.square().sum(), q, create_graph=True)
+
+
+@pytest.mark.parametrize("kind", ("rms", "layer"))
+@pytest.mark.parametrize("shared", (True, False))
+@pytest.mark.parametrize("gated", (True, False))
+def test_norms_of_heads(kind, shared, gated, monkeypatch):
+    """Outputs, gradients and gradients of gradients, in several blocks, on views of wider rows."""
+    import torch
+
+    g = rng(4)
+    norm = HeadNorm(kind, shared=shared, bias=kind == "layer", scale=gated or shared)
+    norm.build((None, None, 3, 32))
+    for weight in norm.weights:
+        weight.assign(normal(g, *weight.shape))
+    x, gate = normal(g, 2, 750, 3, 40), normal(g, 2, 750, 3, 32)
+    found = {}
+    for setting in ("portable", "torch_head_norm"):
+        monkeypatch.setenv("EMBER_KERNELS", setting)
+        leaves = [torch.tensor(each, requires_grad=True) for each in (x, gate)]
+        y, again = (
+            norm(leaves[0][..., 4:36], gate=leaves[1] if gated else None).tanh() for _ in range(2)
+        )
+        leaves = [*leaves[: 1 + gated], *(weight.value for weight in norm.weights)]
+        first = torch.autograd.grad(y.sum(), leaves, create_graph=True)
+        second = torch.autograd.grad(sum(each.tanh().sum() for each in first), leaves)
+        alone = torch.autograd.grad(again.sum(), leaves)
+        found[setting] = [each.detach().numpy() for each in (y, *first, *second, *alone)]
+    for got, expected in zip(found["torch_head_norm"], found["portable"], strict=True):
+        assert error(got, expected) < 1e-5

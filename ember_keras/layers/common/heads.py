@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from ember_keras.layers.base import EmberLayer, wide
+from ember_keras.ops import kernels
 
 
 def head_width(layer: Any, width: int, heads: int, what: str = "num_heads") -> int:
@@ -83,6 +84,7 @@ class HeadNorm(EmberLayer):
 
     Call arguments:
         x: float tensor `(B, T, H, V)`.
+        gate: float tensor like x, or None: the norm is that of `x * silu(gate)`.
 
     Output shape: that of `x`.
     """
@@ -112,18 +114,16 @@ class HeadNorm(EmberLayer):
             self.beta = self.add_weight(tuple(shape), "zeros", name="bias", autocast=False)
         super().build(input_shape)
 
-    def call(self, x: Any) -> Any:
-        dtype, x = x.dtype, wide(x)
-        if self.kind == "layer":
-            x = x - ops.mean(x, axis=-1, keepdims=True)
-        x = x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + self.epsilon)
-        if self.gamma is not None:
-            x = x * wide(self.gamma)
-        if self.beta is not None:
-            x = x + wide(self.beta)
-        return ops.cast(x, dtype)
+    def call(self, x: Any, gate: Any = None) -> Any:
+        tensors = [
+            None if each is None else wide(ops.convert_to_tensor(each))
+            for each in (x, gate, self.gamma, self.beta)
+        ]
+        kernel = kernels.choose(kernels.request("head_norm", {"x": tensors[0]}))
+        form = _head_norm if kernel is None else kernel.run
+        return ops.cast(form(*tensors, centred=self.kind == "layer", epsilon=self.epsilon), x.dtype)
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, input_shape: Any, gate_shape: Any = None) -> Any:
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
@@ -135,3 +135,15 @@ class HeadNorm(EmberLayer):
             "epsilon": self.epsilon,
             "bias": self.bias,
         }
+
+
+def _head_norm(x: Any, gate: Any, scale: Any, bias: Any, *, centred: bool, epsilon: float) -> Any:
+    """The norm of `x * silu(gate)`, times the scale, plus the bias, where they are given."""
+    if gate is not None:
+        x = x * ops.silu(gate)
+    if centred:
+        x = x - ops.mean(x, axis=-1, keepdims=True)
+    x = x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + epsilon)
+    if scale is not None:
+        x = x * scale
+    return x if bias is None else x + bias

@@ -141,8 +141,9 @@ class Mamba2(SequenceMixer):
             segment_ids=segment_ids,
             return_state=True,
         )
-        o = heads.join_heads(o + u * wide(self.skip)[:, None]) * ops.silu(wide(z))
-        o = heads.join_heads(self.norm(heads.split_heads(o, self.num_groups)))
+        o = heads.join_heads(o + u * wide(self.skip)[:, None])
+        o, z = (heads.split_heads(each, self.num_groups) for each in (o, wide(z)))
+        o = heads.join_heads(self.norm(o, gate=z))
         return self.output_projection(ops.cast(o, self.compute_dtype)), {
             "short": short,
             "matrix": matrix,

@@ -6,6 +6,7 @@ from ember_keras.ops.kernels import (
     diagonal,
     fused_attention,
     late_products,
+    norms,
     short_filters,
     table,
     traced_step,
@@ -23,5 +24,14 @@ from ember_keras.ops.kernels.table import (
 
 __all__ = ["Kernel", "Request", "Row", "choose", "explain", "kernels", "register", "request"]
 
-del chunked, complex_fft, diagonal, fused_attention, late_products, short_filters, traced_step
+del (
+    chunked,
+    complex_fft,
+    diagonal,
+    fused_attention,
+    late_products,
+    norms,
+    short_filters,
+    traced_step,
+)
 table.setting()

@@ -38,6 +38,7 @@ TYPICAL = {
     "linear_recurrence": {"b": (8, 1024, 256), "a": (8, 1024, 256), "complex": False},
     "selective_scan": {"x": (8, 1024, 512), "a": (512, 16)},
     "nonlinear_scan": {"x": (1024, 8, 256), "cell": None, "recompute": False},
+    "head_norm": {"x": (8, 1024, 8, 64)},
 }
 """The engines with a place for kernels, and the call that `explain` supposes where not told."""
 

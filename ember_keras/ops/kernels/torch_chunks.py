@@ -50,29 +50,33 @@ class _Walk:
         sums = torch.cumsum(log_decay, -1)
         logs = (_before(sums) if exclusive else sums, _after(log_decay), sums[..., -1:])
         self.read, self.write, self.keep = (torch.exp(x).mT[..., None] for x in logs)
-        self.between, seen = _tables(self.size, exclusive, v)
-        self.seen = seen.expand(1, self.count, *seen.shape[2:])
+        self.seen = None
         if sight:
-            seen, *flags = sight
-            self.seen = seen[:, :, :, None]
+            self.seen, *flags = sight
             self.read, self.write, self.keep = (
                 x * flag[..., None]
                 for x, flag in zip((self.read, self.write, self.keep), flags, strict=True)
             )
-        self.logs = log_decay.transpose(0, 1).reshape(self.count, -1, self.size)
-        self.left = v.new_empty(self.together, self.heads, self.size, self.size)
+        self.decays = torch.exp(log_decay).transpose(0, 1).reshape(self.count, -1, self.size)
+        self.between = _Between(self.decays.shape[1], self.size, v)
 
     def vectors(self, x, n):
         """Queries or keys of a chunk, `(B G, C, K)`."""
         return x[:, n].reshape(self.together, self.size, -1)
 
     def pairs(self, n):
-        """What is left of each key's position at each query's: `(B G, R, C, C)`, one buffer."""
-        # The sum of the decays between two positions is a product with a table of ones: all terms
-        # have one sign, and nothing cancels.
-        torch.mm(self.logs[n], self.between, out=self.left.view(-1, self.size**2)).exp_()
-        self.left.view(self.rows, self.groups, *self.left.shape[1:]).mul_(self.seen[:, n])
-        return self.left
+        """What is left of each key's position at each query's: `(B G, R, C, C)`."""
+        pairs = self.between.of(self.decays[n])
+        pairs = (pairs[:, :-1] if self.exclusive else pairs[:, 1:]).unflatten(0, (-1, self.heads))
+        if self.seen is None:
+            return pairs
+        seen = self.seen[:, n, :, None].expand(-1, self.groups, *(-1,) * 3)
+        return pairs * seen.flatten(0, 1)
+
+    def kept(self, n):
+        """What a chunk leaves of the state before it, `(B G, 1, R V)`."""
+        kept = self.keep[:, n].expand(-1, -1, -1, -1, self.width)
+        return kept.reshape(self.together, 1, -1)
 
     def shared(self):
         """A buffer `(B, G, C, R, V)`, as values have it: all heads of a group in one product."""
@@ -81,6 +85,10 @@ class _Walk:
     def own(self):
         """A buffer `(B, G, R, C, V)`: each head has a product of its own."""
         return self.v.new_empty(self.rows, self.groups, self.heads, self.size, self.width)
+
+    def scores(self):
+        """A buffer `(B G, R, C, C)`."""
+        return self.v.new_empty(self.together, self.heads, self.size, self.size)
 
     def result(self):
         """A tensor for a result like `v`, whose chunks of positions lie side by side."""
@@ -101,18 +109,18 @@ def _forward(walk, initial):
     inside, values = (x.view(-1, walk.size, walk.width) for x in (torch.empty_like(own), own))
     across = shared.view(walk.together, walk.size, -1)
     borders = state.new_empty(walk.count, *state.shape)
-    o = walk.result()
+    scores, o = walk.scores(), walk.result()
     for n in range(walk.count):
         q, k = walk.vectors(walk.q, n), walk.vectors(walk.k, n)
         borders[n].copy_(state)
-        scores = walk.pairs(n).mul_(torch.bmm(q, k.mT)[:, None])
+        torch.mul(walk.pairs(n), torch.bmm(q, k.mT)[:, None], out=scores)
         own.copy_(walk.v[:, n].transpose(2, 3))
         torch.bmm(scores.view(-1, walk.size, walk.size), values, out=inside)
         torch.bmm(q, state, out=across)
         shared.mul_(walk.read[:, n])
         torch.add(shared, inside.view(own.shape).transpose(2, 3), out=o[:, n])
         torch.mul(walk.v[:, n], walk.write[:, n], out=shared)
-        walk.state(state).mul_(walk.keep[:, n])
+        state.mul_(walk.kept(n))
         state.baddbmm_(k.mT, across)
     return (o, walk.state(state)), (borders,)
 
@@ -126,7 +134,7 @@ def _backward(walk, borders, slope, last_slope):
     read_slope_, written_, read_ = (
         x.view(walk.together, size, -1) for x in (read_slope, written, read)
     )
-    pair_slope = torch.empty_like(walk.left)
+    scores, pair_slope = walk.scores(), walk.scores()
     dq, dk = (x.new_empty(walk.together, walk.count, size, x.shape[-1]) for x in (walk.q, walk.k))
     dv = walk.result()
     reads, keys, writes = (
@@ -135,7 +143,7 @@ def _backward(walk, borders, slope, last_slope):
     kept = slope.new_empty(walk.rows, walk.count, walk.groups, heads)
     # Pairs without a decay between them would enter two sums of the gradient of decays and cancel,
     # up to a rounding that is large beside what strong decays leave.
-    decayed = walk.between.amax(0).view(size, size)
+    decayed = slope.new_ones(size, size).tril(-2 if walk.exclusive else -1)
     for n in range(walk.count - 1, -1, -1):
         q, k, v, g = walk.vectors(walk.q, n), walk.vectors(walk.k, n), walk.v[:, n], slope[:, n]
         products = torch.bmm(q, k.mT)[:, None]
@@ -145,7 +153,8 @@ def _backward(walk, borders, slope, last_slope):
         pairs = walk.pairs(n)
         pair_slope.mul_(pairs)
         product_slope = pair_slope.sum(1)
-        torch.bmm(pairs.mul_(products).view(-1, size, size).mT, slopes_, out=inside_)
+        torch.mul(pairs, products, out=scores)
+        torch.bmm(scores.view(-1, size, size).mT, slopes_, out=inside_)
         torch.bmm(k, state, out=written_)
         written.mul_(walk.write[:, n])
         torch.add(written, inside.transpose(2, 3), out=dv[:, n])
@@ -164,7 +173,7 @@ def _backward(walk, borders, slope, last_slope):
         keys[:, n] = pair_slope.sum(-2).view(own)
         torch.mul(borders[n], state, out=scratch)
         kept[:, n] = walk.state(scratch).sum((2, 4)) * walk.keep[:, n, :, 0, :, 0]
-        walk.state(state).mul_(walk.keep[:, n])
+        state.mul_(walk.kept(n))
         state.baddbmm_(q.mT, read_slope_)
     reads = _after(reads) if walk.exclusive else _after(reads) + reads
     d_log = reads - (_after(keys) + keys) + _before(torch.cumsum(writes, -1)) + kept[..., None]
@@ -182,14 +191,35 @@ def _after(x):
     return _before(torch.cumsum(x.flip(-1), -1)).flip(-1)
 
 
-def _tables(size, exclusive, like):
-    """Two tables of ones.
+class _Between:
+    """The product of the decays between each two positions of a chunk, for many chunks at once.
 
-    `(C, C C)`: at the positions whose decays lie between the pairs of a chunk; and
-    `(1, 1, 1, 1, C, C)`: at the pairs that are seen.
+    Blocks of positions are joined two by two: between a position of the first and one of the second
+    stands what is left from the one to the end of its block, and from there to the other.
     """
-    at = torch.arange(size, device=like.device)
-    row, column, position = at[:, None], at[None, :], at[:, None, None]
-    between = (position > column) & ((position < row) if exclusive else (position <= row))
-    seen = (column < row) if exclusive else (column <= row)
-    return between.to(like.dtype).view(size, size**2), seen.to(like.dtype)[(None,) * 4]
+
+    def __init__(self, chunks, size, like):
+        # Row i + 1 belongs to position i, so that without the first row, or without the last, a
+        # position's own decay is in the product, or not.
+        self.products = like.new_zeros(chunks, size + 1, size)
+        self.products[:, 1:].diagonal(dim1=1, dim2=2).fill_(1)
+
+    def of(self, decays):
+        """Return ``(M, C + 1, C)`` of decays ``(M, C)``, the same buffer in every call."""
+        begun, ended = decays.clone(), torch.ones_like(decays)
+        size, half = decays.shape[1], 1
+        while half < size:
+            first, second = (begun.unflatten(1, (-1, 2, half))[:, :, i] for i in (0, 1))
+            left = ended.unflatten(1, (-1, 2, half))[:, :, 0]
+            count = size // (2 * half)
+            blocks = self.products[:, 1:].unflatten(1, (count, 2 * half))
+            blocks = blocks.unflatten(3, (count, 2 * half)).diagonal(dim1=1, dim2=3)
+            torch.mul(
+                second.permute(0, 2, 1)[:, :, None],
+                left.permute(0, 2, 1)[:, None],
+                out=blocks[:, half:, :half],
+            )
+            left.mul_(second[:, :, -1:])
+            second.mul_(first[:, :, -1:])
+            half *= 2
+        return self.products
