@@ -336,8 +336,8 @@ def test_torch_compiles_without_a_graph_break():
         pytest.skip("torch.compile is torch's")
     import torch
 
-    tensors = [torch.tensor(x) for x in inputs(6)]
-    fresh = {name: torch.tensor(value) for name, value in FRESH.items()}
+    tensors = [ops.convert_to_tensor(x) for x in inputs(6)]
+    fresh = {name: ops.convert_to_tensor(value) for name, value in FRESH.items()}
     expected = run(naive.nonlinear_scan, naive_cell, inputs(6))[0]
     for how in ("eager", "aot_eager"):
         torch._dynamo.reset()

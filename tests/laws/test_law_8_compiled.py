@@ -57,8 +57,8 @@ def test_it_trains_inside_a_keras_model(case, rng):
     y = rng.normal(size=like.shape).astype("float32")
     before = [np.array(w) for w in model.get_weights()]
     model.compile("adam", "mse")
-    history = model.fit(x, y, batch_size=4, epochs=2, verbose=0).history["loss"]
-    assert np.isfinite(history).all() and history[1] < history[0]
+    history = model.fit(x, y, batch_size=4, epochs=3, verbose=0).history["loss"]
+    assert np.isfinite(history).all() and history[-1] < history[0]
     after = model.get_weights()
     assert all(np.isfinite(w).all() for w in after)
     moved = [np.abs(a - b).max() > 0 for a, b in zip(after, before, strict=True)]
