@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from ember_keras import registry
+from ember_keras import backend, registry
 from ember_keras.layers.base import State, require_sequence, wide
 from ember_keras.layers.sequence_mixing.timed import (
     AnyWiring,
@@ -18,6 +18,9 @@ from ember_keras.layers.sequence_mixing.timed import (
     wiring_config,
 )
 from ember_keras.ops.engines.nonlinear_scan import nonlinear_scan
+
+KEPT = 2**27
+"""Numbers of the solver steps that torch keeps for the gradient: half a GiB of float32."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +163,7 @@ class LTC(TimedMixer):
             weights=self._constants(),
             initial_state=state,
             fresh_state=self.initial_mixer_state(1, None),
-            recompute=True,
+            recompute=self._recompute(x.shape),
             return_state=return_state,
             mask=mask,
             segment_ids=segment_ids,
@@ -168,6 +171,15 @@ class LTC(TimedMixer):
         v, state = v if return_state else (v, None)
         y = v[:, :, : self._width] * wide(self.output_scale) + wide(self.output_bias)
         return ops.cast(y, self.compute_dtype), state
+
+    def _recompute(self, shape: Any) -> bool:
+        """Whether the solver steps are computed again for the gradient.
+
+        A compiled loop is faster so. torch is slower, and does it where they take much memory.
+        """
+        if backend.name() != "torch":
+            return True
+        return KEPT < 4 * (shape[0] or 1) * shape[1] * (self.ode_unfolds + 1) * self._units**2
 
     def get_config(self) -> dict[str, Any]:
         return {

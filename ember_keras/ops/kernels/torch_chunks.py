@@ -203,23 +203,25 @@ class _Between:
         # position's own decay is in the product, or not.
         self.products = like.new_zeros(chunks, size + 1, size)
         self.products[:, 1:].diagonal(dim1=1, dim2=2).fill_(1)
+        # What is left from the start of a block to a position, and from there to its end.
+        self.begun, self.ended = (like.new_empty(chunks, size) for _ in range(2))
+        self.joints, half = [], 1
+        while half < size:
+            count = size // (2 * half)
+            first, second = self.begun.unflatten(1, (count, 2, half)).unbind(2)
+            left = self.ended.unflatten(1, (count, 2, half))[:, :, 0]
+            blocks = self.products[:, 1:].unflatten(1, (count, 2 * half))
+            blocks = blocks.unflatten(3, (count, 2 * half)).diagonal(dim1=1, dim2=3)
+            factors = second.mT[:, :, None], left.mT[:, None], blocks[:, half:, :half]
+            self.joints.append((*factors, left, second[:, :, -1:], second, first[:, :, -1:]))
+            half *= 2
 
     def of(self, decays):
         """Return ``(M, C + 1, C)`` of decays ``(M, C)``, the same buffer in every call."""
-        begun, ended = decays.clone(), torch.ones_like(decays)
-        size, half = decays.shape[1], 1
-        while half < size:
-            first, second = (begun.unflatten(1, (-1, 2, half))[:, :, i] for i in (0, 1))
-            left = ended.unflatten(1, (-1, 2, half))[:, :, 0]
-            count = size // (2 * half)
-            blocks = self.products[:, 1:].unflatten(1, (count, 2 * half))
-            blocks = blocks.unflatten(3, (count, 2 * half)).diagonal(dim1=1, dim2=3)
-            torch.mul(
-                second.permute(0, 2, 1)[:, :, None],
-                left.permute(0, 2, 1)[:, None],
-                out=blocks[:, half:, :half],
-            )
-            left.mul_(second[:, :, -1:])
-            second.mul_(first[:, :, -1:])
-            half *= 2
+        self.begun.copy_(decays)
+        self.ended.fill_(1)
+        for to, until, blocks, left, rest, second, before in self.joints:
+            torch.mul(to, until, out=blocks)
+            left.mul_(rest)
+            second.mul_(before)
         return self.products

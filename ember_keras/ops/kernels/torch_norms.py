@@ -10,7 +10,7 @@ from torch.nn.functional import silu
 
 from ember_keras.ops.kernels.gradient import with_gradient
 
-BLOCK = 2**16
+BLOCK = 2**18
 """Numbers in a block of positions: what it needs at once stays in the cache."""
 
 

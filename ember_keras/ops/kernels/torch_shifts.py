@@ -9,8 +9,8 @@ import torch
 
 from ember_keras.ops.kernels.gradient import with_gradient
 
-BLOCK = 2**18
-"""Numbers in a block of positions: a megabyte, which the cache holds with what is added to it."""
+BLOCK = 2**19
+"""Numbers in a block: two megabytes, which the cache holds with what is added to them."""
 
 
 def run(u, weights, shifts, length):
