@@ -45,8 +45,15 @@ class LTCCell:
 def _synapses(v: Any, w: Any, which: str) -> tuple[Any, Any]:
     """The current and the conductance that the synapses from potentials `v` add to each neuron."""
     open_ = ops.sigmoid(ops.expand_dims(v, -1) * w[which + "slope"] - w[which + "offset"])
-    open_ = open_ * w[which + "conductance"]
-    return ops.sum(open_ * w[which + "potential"], axis=1), ops.sum(open_, axis=1)
+    conductance = w[which + "conductance"]
+    return _into(open_, conductance * w[which + "potential"]), _into(open_, conductance)
+
+
+def _into(open_: Any, weight: Any) -> Any:
+    """The sum over the synapses into each neuron: of `(B, N, M)` times `(N, M)`, `(B, M)`."""
+    if backend.name() == "jax":  # On a CPU it makes slow code of a product and a sum.
+        return ops.einsum("bnm,nm->bm", open_, weight)
+    return ops.sum(open_ * weight, axis=1)
 
 
 @registry.sequence_mixers.register("ltc")

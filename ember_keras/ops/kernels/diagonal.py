@@ -117,14 +117,6 @@ def _selective_jax(x, delta, a, b, c, h, keep):
     return with_gradient(forward, backward, saved)(x, delta, a, b, c, h, *keep)
 
 
-def _refuse_torch(request):
-    import torch
-
-    if torch.compiler.is_compiling():
-        return "torch.compile would write out every step of the loop; the blocked form is short."
-    return None
-
-
 def _run_torch(a, b, h, reverse=False):
     import torch
 
@@ -167,7 +159,7 @@ register(
         "torch_loop",
         "linear_recurrence",
         ("torch",),
-        _refuse_torch,
+        in_place.transformation,
         _run_torch,
         "a loop over time of fused multiply-adds, in place.",
     )

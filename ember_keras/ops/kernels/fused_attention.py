@@ -4,6 +4,7 @@ jax's `dot_product_attention` is left out: on CPU its forward is no faster than 
 and its gradient four times slower (measured with jax 0.10.2).
 """
 
+from ember_keras.ops.kernels import in_place
 from ember_keras.ops.kernels.table import Kernel, register
 
 MASKED = 2**20
@@ -11,12 +12,16 @@ MASKED = 2**20
 
 
 def _refuse_torch(request):
+    import torch
+
     time, source = request.shapes["q"][1], request.shapes["k"][1]
     if not _plain(request) and time * source > MASKED:
         return (
             f"torch takes padding, segments, windows and states as a mask of {time} x {source} "
             f"entries; above {MASKED} the portable form needs less memory."
         )
+    if request.device == "cpu" and not torch.compiler.is_compiling() and in_place.by_torch_func():
+        return "torch.func.vmap has no rule for torch's fused attention on a CPU."
     return None
 
 

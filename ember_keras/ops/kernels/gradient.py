@@ -127,9 +127,16 @@ def _mlx(forward, backward, saved, keep_output, tensors):
 
 
 def _torch(forward, backward, saved, keep_output, tensors):
-    counts = []
-    outputs = _TORCH.apply(forward, backward, saved, keep_output, counts, *tensors)
-    return _pack(outputs, counts[0])
+    call = _Call(forward, backward, saved, keep_output)
+    return _pack(_TORCH.apply(call, *tensors), call.count)
+
+
+class _Call:
+    """What torch hands on whole: torch.func would copy a list, and lose what was put into it."""
+
+    def __init__(self, forward, backward, saved, keep_output):
+        self.forward, self.backward = forward, backward
+        self.saved, self.keep_output, self.count = saved, keep_output, None
 
 
 def _count(output):
@@ -151,27 +158,27 @@ def _torch_function():
     class WithGradient(torch.autograd.Function):
         """`forward` and `backward` as an autograd function; residuals ride as outputs."""
 
+        generate_vmap_rule = True
+
         @staticmethod
-        def forward(forward, backward, saved, keep_output, counts, *tensors):
-            output, residuals = forward(*tensors)
-            counts.append(_count(output))
+        def forward(call, *tensors):
+            output, residuals = call.forward(*tensors)
+            call.count = _count(output)
             return (*_flat(output), *residuals)
 
         @staticmethod
         def setup_context(ctx, inputs, output):
-            _, ctx.backward_form, saved, keep_output, counts, *tensors = inputs
-            ctx.count, ctx.saved_inputs = counts[0], len(saved)
-            residuals = output[counts[0] or 1 :]
+            ctx.call, *tensors = inputs
+            residuals = output[ctx.call.count or 1 :]
             ctx.mark_non_differentiable(*residuals)
-            kept = output if keep_output else residuals
-            ctx.save_for_backward(*(tensors[at] for at in saved), *kept)
+            kept = output if ctx.call.keep_output else residuals
+            ctx.save_for_backward(*(tensors[at] for at in ctx.call.saved), *kept)
 
         @staticmethod
         def backward(ctx, *cotangents):
-            inputs = ctx.saved_tensors[: ctx.saved_inputs]
-            residuals = ctx.saved_tensors[ctx.saved_inputs :]
-            cotangent = _pack(cotangents, ctx.count)
-            return (*(None,) * 5, *ctx.backward_form(inputs, residuals, cotangent))
+            call, count = ctx.call, len(ctx.call.saved)
+            inputs, residuals = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+            return None, *call.backward(inputs, residuals, _pack(cotangents, call.count))
 
     return WithGradient
 

@@ -3,12 +3,24 @@
 
 def refusal(request):
     """Return None where such a kernel can run a `Request`, else the reason."""
-    import torch
-
     if request.device != "cpu":
         return f"a loop of small operations is slow to launch on {request.device}; it runs on cpu."
+    return transformation(request)
+
+
+def transformation(request):
+    """Return None where torch runs what it is told, else what takes the operations, and why not."""
+    import torch
+
     if torch.compiler.is_compiling():
         return "torch.compile would write out the whole loop; the portable form is short."
-    if torch._C._functorch.peek_interpreter_stack() is not None:
+    if by_torch_func():
         return "a transformation of torch.func differentiates the portable form itself."
     return None
+
+
+def by_torch_func():
+    """Return whether a transformation of torch.func runs the operations."""
+    import torch
+
+    return torch._C._functorch.peek_interpreter_stack() is not None

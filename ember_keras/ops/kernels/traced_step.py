@@ -13,7 +13,7 @@ Where the inside is computed again (`recompute`), `through` and `rest` are one p
 a position.
 """
 
-from ember_keras.ops.kernels import time_loop
+from ember_keras.ops.kernels import in_place, time_loop
 from ember_keras.ops.kernels.table import Kernel, register
 
 
@@ -22,7 +22,7 @@ def _refuse(request):
 
     if torch.compiler.is_compiling():
         return "torch.compile traces the whole loop itself."
-    if torch._C._functorch.peek_interpreter_stack() is not None:
+    if in_place.by_torch_func():
         return "a transformation of torch.func differentiates the step itself."
     cell = request.options["cell"]
     if cell is not None and not time_loop.pure(cell):
