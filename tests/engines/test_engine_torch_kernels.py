@@ -54,8 +54,11 @@ def test_a_gradient_of_a_gradient_of_a_short_filter(time, filters, causal, monke
         assert error(got, expected) < 3e-6
 
 
-def test_many_blocks_and_many_rows_a_block():
+def test_many_blocks_and_many_rows_a_block(monkeypatch):
     """More numbers than a block holds, in long rows and in many short ones."""
+    from ember_keras.ops.kernels import torch_shifts
+
+    monkeypatch.setattr(torch_shifts, "BLOCK", 2**16)
     for shape in ((2, 40_000, 8), (300, 40, 16)):
         u, k = normal(rng(2), *shape), normal(rng(3), 3, shape[2])
         padded = np.pad(u, ((0, 0), (2, 0), (0, 0)))
@@ -79,6 +82,9 @@ def test_norms_of_heads(kind, shared, gated, monkeypatch):
     """Outputs, gradients and gradients of gradients, in several blocks, on views of wider rows."""
     import torch
 
+    from ember_keras.ops.kernels import torch_norms
+
+    monkeypatch.setattr(torch_norms, "BLOCK", 2**15)
     g = rng(4)
     norm = HeadNorm(kind, shared=shared, bias=kind == "layer", scale=gated or shared)
     norm.build((None, None, 3, 32))

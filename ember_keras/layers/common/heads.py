@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from ember_keras.layers.base import EmberLayer, wide
-from ember_keras.ops import kernels
+from ember_keras.ops.kernels.norms import head_norm
 
 
 def head_width(layer: Any, width: int, heads: int, what: str = "num_heads") -> int:
@@ -119,9 +119,8 @@ class HeadNorm(EmberLayer):
             None if each is None else wide(ops.convert_to_tensor(each))
             for each in (x, gate, self.gamma, self.beta)
         ]
-        kernel = kernels.choose(kernels.request("head_norm", {"x": tensors[0]}))
-        form = _head_norm if kernel is None else kernel.run
-        return ops.cast(form(*tensors, centred=self.kind == "layer", epsilon=self.epsilon), x.dtype)
+        y = head_norm(*tensors, centred=self.kind == "layer", epsilon=self.epsilon)
+        return ops.cast(y, x.dtype)
 
     def compute_output_shape(self, input_shape: Any, gate_shape: Any = None) -> Any:
         return input_shape
@@ -135,15 +134,3 @@ class HeadNorm(EmberLayer):
             "epsilon": self.epsilon,
             "bias": self.bias,
         }
-
-
-def _head_norm(x: Any, gate: Any, scale: Any, bias: Any, *, centred: bool, epsilon: float) -> Any:
-    """The norm of `x * silu(gate)`, times the scale, plus the bias, where they are given."""
-    if gate is not None:
-        x = x * ops.silu(gate)
-    if centred:
-        x = x - ops.mean(x, axis=-1, keepdims=True)
-    x = x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + epsilon)
-    if scale is not None:
-        x = x * scale
-    return x if bias is None else x + bias

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from ember_keras import backend, registry
+from ember_keras import registry
 from ember_keras.layers.base import State, require_sequence, wide
 from ember_keras.layers.sequence_mixing.timed import (
     AnyWiring,
@@ -18,9 +18,7 @@ from ember_keras.layers.sequence_mixing.timed import (
     wiring_config,
 )
 from ember_keras.ops.engines.nonlinear_scan import nonlinear_scan
-
-KEPT = 2**27
-"""Numbers of the solver steps that torch keeps for the gradient: half a GiB of float32."""
+from ember_keras.ops.kernels import time_loop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,14 +44,8 @@ def _synapses(v: Any, w: Any, which: str) -> tuple[Any, Any]:
     """The current and the conductance that the synapses from potentials `v` add to each neuron."""
     open_ = ops.sigmoid(ops.expand_dims(v, -1) * w[which + "slope"] - w[which + "offset"])
     conductance = w[which + "conductance"]
-    return _into(open_, conductance * w[which + "potential"]), _into(open_, conductance)
-
-
-def _into(open_: Any, weight: Any) -> Any:
-    """The sum over the synapses into each neuron: of `(B, N, M)` times `(N, M)`, `(B, M)`."""
-    if backend.name() == "jax":  # On a CPU it makes slow code of a product and a sum.
-        return ops.einsum("bnm,nm->bm", open_, weight)
-    return ops.sum(open_ * weight, axis=1)
+    into = time_loop.weighted_sum
+    return into(open_, conductance * w[which + "potential"]), into(open_, conductance)
 
 
 @registry.sequence_mixers.register("ltc")
@@ -164,13 +156,14 @@ class LTC(TimedMixer):
         inputs = {"input": wide(x) * wide(self.input_scale) + wide(self.input_bias)}
         if time_deltas is not None:
             inputs["time"] = time_deltas
+        inside = 4 * (self.ode_unfolds + 1) * self._units**2
         v = nonlinear_scan(
             LTCCell(self.ode_unfolds),
             inputs,
             weights=self._constants(),
             initial_state=state,
             fresh_state=self.initial_mixer_state(1, None),
-            recompute=self._recompute(x.shape),
+            recompute=time_loop.recomputes(x.shape, inside),
             return_state=return_state,
             mask=mask,
             segment_ids=segment_ids,
@@ -178,15 +171,6 @@ class LTC(TimedMixer):
         v, state = v if return_state else (v, None)
         y = v[:, :, : self._width] * wide(self.output_scale) + wide(self.output_bias)
         return ops.cast(y, self.compute_dtype), state
-
-    def _recompute(self, shape: Any) -> bool:
-        """Whether the solver steps are computed again for the gradient.
-
-        A compiled loop is faster so. torch is slower, and does it where they take much memory.
-        """
-        if backend.name() != "torch":
-            return True
-        return KEPT < 4 * (shape[0] or 1) * shape[1] * (self.ode_unfolds + 1) * self._units**2
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -7,10 +7,13 @@ share what was compiled of one of them, where the cell is `pure`.
 import dataclasses
 import functools
 
-from keras import tree
+from keras import ops, tree
 
 from ember_keras import backend
 from ember_keras.ops.kernels import loops
+
+KEPT = 2**27
+"""Numbers of an inside that torch keeps for the gradient: half a GiB of float32."""
 
 
 def pure(cell):
@@ -18,6 +21,25 @@ def pure(cell):
     if dataclasses.is_dataclass(cell) and not isinstance(cell, type):
         return cell.__dataclass_params__.frozen
     return hasattr(cell, "__code__") and cell.__closure__ is None
+
+
+def recomputes(shape, inside):
+    """Return whether a large inside of a cell is computed again for the gradient.
+
+    A compiled loop is faster so. torch's is slower, and does it where the inside takes much memory.
+
+    Args:
+        shape: of the inputs, ``(B, T, ...)``.
+        inside: int, the numbers that the gradient needs of a position of a row.
+    """
+    return backend.name() != "torch" or (shape[0] or 1) * shape[1] * inside > KEPT
+
+
+def weighted_sum(x, weight):
+    """Return the sum over N of ``(B, N, M)`` times ``(N, M)``, in the form that is fast."""
+    if backend.name() == "jax":  # XLA makes slow code of a product and a sum on a CPU.
+        return ops.einsum("bnm,nm->bm", x, weight)
+    return ops.sum(x * weight, axis=1)
 
 
 def run(step, state, xs, weights, *, recompute=False):

@@ -9,22 +9,14 @@ import torch
 from torch.nn.functional import silu
 
 from ember_keras.ops.kernels.gradient import with_gradient
+from ember_keras.ops.kernels.norms import portable
 
 BLOCK = 2**18
 """Numbers in a block of positions: what it needs at once stays in the cache."""
 
 
 def run(x, gate, scale, bias, *, centred, epsilon):
-    """Return the norm of ``x * silu(gate)``, times the scale, plus the bias.
-
-    Args:
-        x: tensor ``(B, T, H, V)``.
-        gate: tensor like x, or None.
-        scale: tensor ``(V,)`` or ``(H, V)``, or None.
-        bias: tensor like the scale, or None.
-        centred: bool. The mean is subtracted.
-        epsilon: float, added to the mean square.
-    """
+    """Return the norm, as `norms.head_norm`."""
     given = (x, gate, scale, bias)
     at = [i for i, tensor in enumerate(given) if tensor is not None]
 
@@ -40,7 +32,7 @@ def run(x, gate, scale, bias, *, centred, epsilon):
     def backward(inputs, residuals, g):
         tensors = named(inputs)
         if torch.is_grad_enabled():  # A gradient of this gradient is asked for.
-            y = _plain(*tensors, centred, epsilon)
+            y = portable(*tensors, centred=centred, epsilon=epsilon)
             return torch.autograd.grad(y, inputs, g, create_graph=True)
         found = _backward(*tensors, *residuals, g, centred)
         return tuple(found[i] for i in at)
@@ -84,14 +76,6 @@ def _backward(x, gate, scale, bias, inverse, g, centred):
             gate_out.copy_(torch.ops.aten.silu_backward(out * values, gates))
             out.mul_(opened)
     return dx, dgate, dscale, dbias
-
-
-def _plain(x, gate, scale, bias, centred, epsilon):
-    x = _inside(x, None if gate is None else silu(gate), centred)
-    x = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + epsilon)
-    if scale is not None:
-        x = x * scale
-    return x if bias is None else x + bias
 
 
 def _inside(x, opened, centred):
