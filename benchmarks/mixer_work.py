@@ -98,11 +98,14 @@ def _step(job):
     def normal(*shape):
         return keras.ops.convert_to_tensor(rng.normal(size=shape).astype("float32"))
 
-    one = _compiled(layer, layer.step)
+    one = _compiled(layer, layer.step, donate=(1,))
     chunk = _compiled(layer, lambda x, state: layer(x, state=state, return_state=True))
-    fresh = {number: layer.initial_state(job["batch"], room) for number, room in rooms.items()}
+
+    def fresh(number):  # Made for each use, because a step gives up the state before it.
+        return layer.initial_state(job["batch"], rooms[number])
+
     x = normal(job["batch"], CHECKED, job["width"])
-    outputs, state = [], fresh[seen[0]]
+    outputs, state = [], fresh(seen[0])
     for t in range(CHECKED):
         y, state = one(x[:, t], state)
         wait((y, state))
@@ -122,12 +125,12 @@ def _step(job):
             wait((y, state))  # As generation does: the next token depends on this one.
         return state, time.perf_counter() - start
 
-    if _defers(fresh[seen[0]]):
-        at = {number: _walked(run, state, number) for number, state in fresh.items()}
+    if _defers(fresh(seen[0])):
+        at = {number: _walked(run, fresh(number), number) for number in seen}
         return {"at": at, "difference": off, "amortised": True}
     states = []
     for number in seen:
-        y, state = chunk(normal(job["batch"], number, job["width"]), fresh[number])
+        y, state = chunk(normal(job["batch"], number, job["width"]), fresh(number))
         wait((y, state))
         states.append(run(state, count)[0])
     times = [[] for _ in seen]
@@ -160,22 +163,22 @@ def _walked(run, state, number):
 
 
 def _defers(state):
-    """Whether some part of a state is work put off (`pending`, of a long convolution)."""
+    """Whether some part of a state is work put off (`flows`, of a long convolution)."""
     if isinstance(state, dict):
-        return "pending" in state or any(_defers(part) for part in state.values())
+        return "flows" in state or any(_defers(part) for part in state.values())
     return isinstance(state, list | tuple) and any(_defers(part) for part in state)
 
 
-def _compiled(layer, function):
+def _compiled(layer, function, donate=()):
     """`function` compiled where the backend compiles, with the weights as inputs, not constants."""
     if ek.backend.name() != "jax":
-        return ek.backend.compile(function)
+        return ek.backend.compile(function, donate)
 
     def pure(weights, *arguments):
         with keras.StatelessScope(list(zip(layer.variables, weights, strict=True))):
             return function(*arguments)
 
-    compiled = ek.backend.compile(pure)
+    compiled = ek.backend.compile(pure, tuple(position + 1 for position in donate))
     return lambda *arguments: compiled([v.value for v in layer.variables], *arguments)
 
 

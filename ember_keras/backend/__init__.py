@@ -10,7 +10,8 @@ the same signature on every backend and are looked up in the module of the backe
 | `is_tracing(x)` | True for a value that cannot be read now: traced, compiled, or symbolic |
 | `value_and_grad(fn)` | a function that returns `fn`'s scalar and its gradients |
 | `value_and_grad_variables(fn, variables)` | the scalar `fn()` and a gradient for each variable |
-| `compile(fn)` | `fn` compiled by the library's own compiler, where one is used |
+| `compile(fn, donate=())` | `fn` compiled by the library's own compiler, where one is used; \
+jax may reuse the memory of the arguments at the positions `donate` |
 | `to_dlpack(x)`, `from_dlpack(x)` | exchange with other libraries |
 | `devices()` | the devices of this process, as strings such as ``"cpu:0"`` |
 

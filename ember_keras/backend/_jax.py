@@ -52,12 +52,14 @@ def value_and_grad_variables(fn, variables):
     return _common.variables_through(_differentiate, fn, variables)
 
 
-def compile(fn):
+def compile(fn, donate=()):
     """Return `fn` compiled by ``jax.jit``.
 
     `fn` must be pure: a Keras variable that it reads is fixed at the value of the first call.
+    The tensors of the arguments at the positions `donate` are gone after a call: the results may
+    lie where they lay, so that of a large state only what changes is written.
     """
-    return jax.jit(fn)
+    return jax.jit(fn, donate_argnums=donate)
 
 
 def from_dlpack(x):

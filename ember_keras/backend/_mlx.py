@@ -67,7 +67,7 @@ def value_and_grad_variables(fn, variables):
     return _common.variables_through(_differentiate, fn, variables)
 
 
-def compile(fn):
+def compile(fn, donate=()):
     """Return `fn` compiled by ``mx.compile``.
 
     `fn` must be pure: a Keras variable that it reads is fixed at the value of the first call.

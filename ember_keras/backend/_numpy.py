@@ -35,7 +35,7 @@ def value_and_grad_variables(fn, variables):
     raise ValueError(_NO_GRADIENTS.format(function="value_and_grad_variables"))
 
 
-def compile(fn):
+def compile(fn, donate=()):
     """Return `fn` itself: numpy has no compiler."""
     return fn
 

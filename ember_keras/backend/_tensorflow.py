@@ -53,7 +53,7 @@ def value_and_grad_variables(fn, variables):
     return _common.variables_through(_differentiate, fn, variables)
 
 
-def compile(fn):
+def compile(fn, donate=()):
     """Return `fn` compiled by ``tf.function``, without XLA."""
     return tf.function(fn, jit_compile=False)
 

@@ -64,7 +64,7 @@ def value_and_grad_variables(fn, variables):
     return _common.variables_through(_differentiate, fn, variables)
 
 
-def compile(fn):
+def compile(fn, donate=()):
     """Return `fn` itself: under torch Keras runs eagerly, and so does Ember Keras.
 
     ``torch.compile`` needs a C++ compiler on the machine; call it yourself where you have one.

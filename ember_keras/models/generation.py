@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from keras import ops
+from keras import ops, tree
 
 from ember_keras import backend
 from ember_keras.layers.base import Mixin, State
@@ -65,6 +65,8 @@ class Generation(Mixin):
         if not self.built:
             self.build((None, None))
         state = self.initial_state(len(rows), -(-room // _CHUNK) * _CHUNK)
+        # Each call gives up the state before it. This first one might hold a weight.
+        state = tree.map_structure(ops.copy, state)
         run = self._compiled_run()
         logits, state = _prefill(run, rows, state)
         new: list[np.ndarray] = []
@@ -96,7 +98,7 @@ class Generation(Mixin):
                 )
                 return outputs
 
-            compiled = backend.compile(run)
+            compiled = backend.compile(run, donate=(4,))
             # Not through Keras's attribute tracking: it is no part of the model.
             object.__setattr__(self, "_generation_run", compiled)
         trainable = [variable.value for variable in self.trainable_variables]

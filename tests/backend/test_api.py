@@ -213,6 +213,16 @@ def test_what_has_no_float64_refuses_it():
             engine(x, x)
 
 
+def test_compile_takes_what_is_given_up_and_leaves_the_rest():
+    run = backend.compile(lambda x, state: (x + state, state * 2), donate=(1,))
+    x, state = ops.ones(3), ops.ones(3)
+    for _ in range(3):
+        y, state = run(x, state)
+    np.testing.assert_array_equal(backend.to_numpy(y), [5, 5, 5])
+    np.testing.assert_array_equal(backend.to_numpy(state), [8, 8, 8])
+    np.testing.assert_array_equal(backend.to_numpy(x), [1, 1, 1])
+
+
 def test_capability_complex():
     z = np.array([1 + 2j, -0.5j], "complex64")
     works = np.allclose(backend.to_numpy(ops.exp(ops.convert_to_tensor(z))), np.exp(z), atol=1e-6)

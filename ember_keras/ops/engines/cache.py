@@ -119,11 +119,8 @@ def make(batch_size, tails, max_length=None, dtype=None, window=None):
         window: int or None. Positions that a window sees, the newest included. Not together with
             `max_length`.
     """
-    if max_length is not None and max_length < 1:
-        raise ValueError(
-            f"Received max_length={max_length}; expected an integer >= 1, or None for a state "
-            "that grows."
-        )
+    if max_length is not None:
+        check_capacity(max_length)
     if window is not None:
         _check_window(window, max_length)
     dtype = dtype or keras.config.floatx()
@@ -135,6 +132,15 @@ def make(batch_size, tails, max_length=None, dtype=None, window=None):
     if window is not None:
         state["window"] = ops.convert_to_tensor(window, "int32")
     return state
+
+
+def check_capacity(max_length):
+    """Raise `ValueError` unless a state can have that many slots."""
+    if max_length < 1:
+        raise ValueError(
+            f"Received max_length={max_length}; expected an integer >= 1, or None for a state "
+            "that grows."
+        )
 
 
 def check(state, names, maker):
@@ -178,12 +184,11 @@ def append(state, chunk, placed=None, kept=None, reset=None):
         count = ops.full_like(length, time) if placed is None else placed.count
     total = length + count
     if fixed:
-        _refuse_overflow(slots, length, total, time if placed is None and kept is None else 0)
+        refuse_overflow(slots, length, total, time if placed is None and kept is None else 0)
     if slots == 0 and kept is None:
         new = {k: ops.cast(chunk[k], state[k].dtype) for k in chunk}
     elif time == 1 and fixed:
-        target = ops.arange(slots, dtype="int32")[None, :] == length[:, None]
-        target = ops.logical_and(target, (count > 0)[:, None])
+        target = ops.where(count > 0, length, ops.full_like(length, slots))
         new = {k: _write(state[k], chunk[k], target) for k in chunk}
         if reset is not None:
             new = {k: _clear(new[k], total) for k in chunk}
@@ -232,11 +237,22 @@ def held(state, name):
     return positions, positions >= 0
 
 
-def beyond(state, name, positions):
-    """Return bool ``(B, T)``: positions past the capacity of a fixed state; None if it grows."""
-    if "capacity" not in state:
-        return None
-    return positions >= slots_of(state, name)
+def beyond(state, slots, positions):
+    """Return bool ``(B, T)``: positions past the slots of a fixed state; None if it grows."""
+    return positions >= slots if "capacity" in state else None
+
+
+def refuse_overflow(slots, length, total, time=0):
+    """Raise `ValueError` where ``total > slots``, or in traced code where ``time > slots``."""
+    if time > slots:
+        _overflow(slots, "at least 0", time)
+    if backend.is_tracing(total):
+        return
+    totals = backend.to_numpy(total)
+    if totals.max(initial=0) > slots:
+        row = int(totals.argmax())
+        held = int(backend.to_numpy(length)[row])
+        _overflow(slots, held, int(totals[row]) - held)
 
 
 def last_run(run, placed=None):
@@ -273,8 +289,15 @@ def _check_window(window, max_length):
 
 
 def _write(buffer, value, target):
-    value = ops.cast(value, buffer.dtype)
-    return ops.where(spread(target, len(buffer.shape)), value, buffer)
+    """Return the buffer with the value in the slot `target` of each row, where it has that slot."""
+    slot = ops.minimum(target, int(buffer.shape[1]) - 1)[:, None]
+    value = ops.where(
+        spread(target[:, None] == slot, len(buffer.shape)),
+        ops.cast(value, buffer.dtype),
+        gather(buffer, slot),
+    )
+    rows = ops.arange(ops.shape(buffer)[0], dtype="int32")[:, None]
+    return ops.scatter_update(buffer, ops.concatenate([rows, slot], axis=1), value[:, 0])
 
 
 def _clear(buffer, total):
@@ -289,18 +312,6 @@ def _merge(buffer, value, length, first, total, fixed):
     new = slots + first[:, None] + slot - length[:, None]
     source = ops.where(slot < length[:, None], slot, ops.minimum(new, slots + time - 1))
     return keep(gather(both, source), slot < total[:, None])
-
-
-def _refuse_overflow(slots, length, total, time):
-    if time > slots:
-        _overflow(slots, "at least 0", time)
-    if backend.is_tracing(total):
-        return
-    totals = backend.to_numpy(total)
-    if totals.max(initial=0) > slots:
-        row = int(totals.argmax())
-        held = int(backend.to_numpy(length)[row])
-        _overflow(slots, held, int(totals[row]) - held)
 
 
 def _overflow(slots, held, more):

@@ -5,6 +5,8 @@ Keras's own asks, under tensorflow, that what is stacked has the shape and dtype
 mlx it leaves the order of the steps open, and mlx may then hold the intermediates of all at once.
 """
 
+import functools
+
 from keras import ops, tree
 
 from ember_keras import backend
@@ -61,20 +63,57 @@ def _tensorflow(function, init, xs):
 
 
 def can_switch(value):
-    """Return whether `switch` on `value` runs one branch alone: under mlx not in compiled code."""
+    """Return whether `change` by `value` does one change alone: under mlx not in compiled code."""
     return backend.name() != "mlx" or not backend.is_tracing(value)
 
 
-def switch(index, branches, operands):
-    """Return ``branches[index](*operands)``, running that branch alone.
+def change(index, changes, state, *operands):
+    """Return `state` where `index` is 0, or ``changes[index - 1](state, *operands)``.
+
+    What is left out costs nothing. Compiled by jax with the state donated (`jax.jit`,
+    ``donate_argnums``), tensors that a change leaves as they are are not copied.
 
     Args:
         index: int32 tensor ``()`` within bounds.
-        branches: tuple of functions with results alike in structure, shapes and dtypes.
-        operands: tuple of tensors.
+        changes: sequence of functions that return a nest like `state`, in structure, shapes and
+            dtypes.
+        state: nest of tensors.
+        *operands: nests of tensors.
     """
-    if len(branches) == 1:
-        return branches[0](*operands)
-    if backend.is_tracing(index):
-        return ops.switch(index, branches, *operands)
-    return branches[int(backend.to_numpy(index))](*operands)
+    if not changes:
+        return state
+    if not backend.is_tracing(index):
+        index = int(backend.to_numpy(index))
+        return changes[index - 1](state, *operands) if index else state
+    form = _changed_in_place if backend.name() == "jax" else _switched
+    return form(index, changes, state, operands)
+
+
+def _switched(index, changes, state, operands):
+    return ops.switch(index, (lambda state, *_: state, *changes), state, *operands)
+
+
+def _changed_in_place(index, changes, state, operands):
+    """A loop of one turn or none leaves its state where it is; a branch of XLA copies it."""
+    import jax
+    from jax.experimental import layout
+
+    def usual(x):  # Else XLA takes the layout that suits a change, and turns every state to it.
+        return layout.with_layout_constraint(x, layout.Layout(tuple(range(x.ndim))))
+
+    def turn(carry, change):
+        return False, jax.tree.map(usual, change(carry[1], *operands))
+
+    @jax.custom_jvp
+    def run(index, state, operands):
+        for number, change in enumerate(changes, start=1):
+            body = functools.partial(turn, change=change)
+            _, state = jax.lax.while_loop(lambda carry: carry[0], body, (index == number, state))
+        return state
+
+    @run.defjvp
+    def slope(primals, tangents):  # Loops of an unknown number of turns have no gradient.
+        index, *given = primals
+        return jax.jvp(lambda *nests: _switched(index, changes, *nests), given, tangents[1:])
+
+    return run(index, state, operands)

@@ -173,7 +173,7 @@ def _stateful(q, k, v, mask, segment_ids, state, return_state, options):
         out = _run(q, keys, values, sight, options)
     else:
         out = _run(*_with_past(q, k, v, state, positions, placed, run), options)
-    over = cache.beyond(state, "key", positions)
+    over = cache.beyond(state, cache.slots_of(state, "key"), positions)
     if over is not None:
         over = cache.spread(over, 4)
         out = ops.where(over, ops.full_like(out, float("nan")), out)

@@ -27,8 +27,11 @@ def fft_conv_state(batch_size, width, max_length=None, taps=None, dtype=None, k=
 
     Returns:
         dict. Without `taps`: ``input`` ``(B, M, D)``, ``length`` ``(B,)`` int32, and ``capacity``
-        ``()`` int32 where `max_length` is given; ``M`` is `max_length`, or 0. With `k` also
-        ``taps`` ``(M, F)``, ``pending`` ``(B, M, D)`` and ``origin`` ``(B,)`` int32.
+        ``()`` int32 where `max_length` is given; ``M`` is `max_length`, or 0.
+        With `k` also ``taps`` ``(M, F)``; ``input`` ``(B, 16, D)`` then holds the newest alone,
+        the list ``blocks`` ``(B, 16 2^j, D)`` the older, the list ``flows`` what each of them gives
+        the positions after it, ``soon`` ``(B, 16, D)`` their sum for the present ones, and
+        ``stale`` ``(B,)`` int32 says that they have yet to be made.
         With `taps`: ``window`` ``(B, taps - 1, D)``, the newest input last.
 
     Example:
@@ -43,13 +46,13 @@ def fft_conv_state(batch_size, width, max_length=None, taps=None, dtype=None, k=
             "Received k without max_length; expected both, because a state that holds its filter "
             "holds as many taps as positions. Give max_length, or drop k."
         )
-    if taps is None:
-        state = cache.make(batch_size, {"input": (width,)}, max_length, dtype)
-        if k is None:
-            return state
+    if taps is None and k is not None:
+        cache.check_capacity(max_length)
         k = checks.floating("k", k, "(taps, F)")
         _check_filters(k, width, "the state")
-        return relaxed.extend(state, k)
+        return relaxed.make(batch_size, width, max_length, dtype or keras.config.floatx(), k)
+    if taps is None:
+        return cache.make(batch_size, {"input": (width,)}, max_length, dtype)
     if max_length is not None:
         raise ValueError(
             f"Received taps={taps} and max_length={max_length}; expected one of the two. A filter "
@@ -84,8 +87,10 @@ def taps_needed(length, state=None, taps=None):
     """
     reach = length
     if state is not None:
-        name = "window" if "window" in state else "input"
-        slots = cache.slots_of(state, name)
+        if relaxed.is_relaxed(state):
+            slots = relaxed.slots_of(state)
+        else:
+            slots = cache.slots_of(state, "window" if "window" in state else "input")
         reach = slots if "capacity" in state else slots + length
     return reach if taps is None else min(taps, reach)
 
@@ -185,11 +190,12 @@ def fft_conv(
     elif isinstance(initial_state, dict) and set(initial_state) == {"window"}:
         y, state = _after_window(x, k, d, initial_state, placed, run)
     else:
-        past = relaxed.plain(initial_state) if held else initial_state
-        cache.check(past, ("input",), "fft_conv_state(...)")
+        if not held:
+            cache.check(initial_state, ("input",), "fft_conv_state(...)")
         if held and not given and time == 1 and relaxed.can_step(initial_state):
             y, state = _relaxed_step(x, d, initial_state, placed)
         else:
+            past = relaxed.plain(initial_state) if held else initial_state
             y, state = _after_history(x, k, d, past, placed, run)
             state = relaxed.after_history(state, initial_state, k) if held else state
     y = ops.cast(y, u.dtype)
@@ -270,18 +276,18 @@ def _after_history(x, k, d, state, placed, run):
         there = ops.logical_and(source >= 0, source < past)
         moved = cache.gather(state["input"], ops.clip(source, 0, past - 1))
         y = _continued(ops.cast(cache.keep(moved, there), x.dtype), x, k, d, run)
-    return _marked(y, state), new
+    return _marked(y, state, past), new
 
 
 def _relaxed_step(x, d, state, placed):
     y, new = relaxed.step(x, state, placed)
-    return _marked(_skip(y, x, d), state), new
+    return _marked(_skip(y, x, d), state, relaxed.slots_of(state)), new
 
 
-def _marked(y, state):
+def _marked(y, state, slots):
     """Return y with NaN at positions past the capacity of a fixed state."""
     step = ops.arange(int(y.shape[1]), dtype="int32")[None, :]
-    over = cache.beyond(state, "input", state["length"][:, None] + step)
+    over = cache.beyond(state, slots, state["length"][:, None] + step)
     if over is None:
         return y
     return ops.where(over[:, :, None], ops.full_like(y, float("nan")), y)
