@@ -19,6 +19,7 @@ from ember_keras.layers.sequence_mixing.timed import (
 )
 from ember_keras.ops.engines.nonlinear_scan import nonlinear_scan
 from ember_keras.ops.kernels import time_loop
+from ember_keras.ops.kernels.synapses import synapses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,10 +43,9 @@ class LTCCell:
 
 def _synapses(v: Any, w: Any, which: str) -> tuple[Any, Any]:
     """The current and the conductance that the synapses from potentials `v` add to each neuron."""
-    open_ = ops.sigmoid(ops.expand_dims(v, -1) * w[which + "slope"] - w[which + "offset"])
     conductance = w[which + "conductance"]
-    into = time_loop.weighted_sum
-    return into(open_, conductance * w[which + "potential"]), into(open_, conductance)
+    weights = (conductance * w[which + "potential"], conductance)
+    return synapses(v, w[which + "slope"], w[which + "offset"], weights)
 
 
 @registry.sequence_mixers.register("ltc")

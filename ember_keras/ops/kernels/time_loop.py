@@ -7,7 +7,7 @@ share what was compiled of one of them, where the cell is `pure`.
 import dataclasses
 import functools
 
-from keras import ops, tree
+from keras import tree
 
 from ember_keras import backend
 from ember_keras.ops.kernels import loops
@@ -33,13 +33,6 @@ def recomputes(shape, inside):
         inside: int, the numbers that the gradient needs of a position of a row.
     """
     return backend.name() != "torch" or (shape[0] or 1) * shape[1] * inside > KEPT
-
-
-def weighted_sum(x, weight):
-    """Return the sum over N of ``(B, N, M)`` times ``(N, M)``, in the form that is fast."""
-    if backend.name() == "jax":  # XLA makes slow code of a product and a sum on a CPU.
-        return ops.einsum("bnm,nm->bm", x, weight)
-    return ops.sum(x * weight, axis=1)
 
 
 def run(step, state, xs, weights, *, recompute=False):

@@ -1,5 +1,6 @@
 """A step and its gradient as a graph of torch's operations, cut in pieces that run one by one."""
 
+import math
 import operator
 
 import torch
@@ -85,6 +86,11 @@ class Trace:
             node for node in self.nodes if kind[node] == {"w"} and node.op != "placeholder"
         }
         self.free = {node for node in self.nodes if not kind[node]}
+
+    def largest(self):
+        """Return the numbers of the largest tensor of rows."""
+        shapes = (_shape(node) for node in self.nodes)
+        return max(math.prod(shape) for shape in shapes if shape and shape[0] == _rows(self))
 
     def piece(self, outputs, given):
         """Return a `Piece` that computes nodes out of the nodes that are `given`."""

@@ -11,6 +11,12 @@ from ember_keras.ops.kernels.torch_graphs import Cut, Trace, alike
 FEW = 16
 """Positions below which the gradient of the weights is summed position by position."""
 
+IN_CACHE = 2**17
+"""Numbers of a tensor up to which a block of positions is differentiated at once."""
+
+LEAST = 4
+"""Positions of such a block at least."""
+
 KEPT = 64
 """Traces that are kept, of the last steps and shapes that were used."""
 
@@ -77,8 +83,8 @@ class _Loop:
         self.floats = trace.floats
         wide = None
         if not alone:
-            steps = len(xs[0])
-            tall = [[_tall(x, steps) for x in group] for group in (first, state, outputs)]
+            self.block = _block(len(xs[0]), trace.largest())
+            tall = [[_tall(x, self.block) for x in group] for group in (first, state, outputs)]
             wide = Trace(function, (tall[0], tall[1], weights), tall[2])
             wide = wide if alike(trace, wide) else None
         self.cut = Cut(trace, wide)
@@ -132,20 +138,25 @@ class _Loop:
             dx = [None if each[0] is None else torch.stack(each[::-1])
                   for each in zip(*found, strict=True)]  # fmt: skip
             return dx, banks[5], total
-        rows = [
-            fixed,
-            weights,
-            [x.flatten(0, 1) for x in xs],
-            _joined(states),
-            [slope.flatten(0, 1) for slope in y_slopes],
-            _joined(after[::-1]),
-            _joined(kept),
-            _joined(found[::-1]),
-        ]
-        results = cut.rest.run(*(rows[bank][at] for bank, at in cut.rest_reads))
-        dx = [None if slope is None else slope.unflatten(0, (len(steps), -1))
-              for slope in results[:num_x]]  # fmt: skip
-        return dx, banks[5], results[num_x:]
+        after, found, parts = after[::-1], found[::-1], []
+        for start in range(0, len(steps), self.block):
+            here = slice(start, start + self.block)
+            rows = [
+                fixed,
+                weights,
+                [x[here].flatten(0, 1) for x in xs],
+                _joined(states[here]),
+                [slope[here].flatten(0, 1) for slope in y_slopes],
+                _joined(after[here]),
+                _joined(kept[here]),
+                _joined(found[here]),
+            ]
+            results = cut.rest.run(*(rows[bank][at] for bank, at in cut.rest_reads))
+            parts.append(results[:num_x])
+            total = _add(total, results[num_x:])
+        dx = [None if each[0] is None else torch.cat(each).unflatten(0, (len(steps), -1))
+              for each in zip(*parts, strict=True)]  # fmt: skip
+        return dx, banks[5], total
 
 
 class _Gradient(torch.autograd.Function):
@@ -169,6 +180,12 @@ class _Gradient(torch.autograd.Function):
             xs, weights, ctx.states, ctx.kept, slopes[: loop.num_y], slopes[loop.num_y :]
         )
         return (None, *dx, *dstate, *dweights)
+
+
+def _block(steps, largest):
+    """Return how many positions are rows of one product: a divisor of all, for the cache."""
+    most = max(LEAST, IN_CACHE // largest)
+    return next((n for n in range(min(most, steps), LEAST - 1, -1) if steps % n == 0), steps)
 
 
 def _split(flat, sizes):
