@@ -16,6 +16,7 @@ from ember_keras.layers.base import (
     require_sequence,
     require_state,
 )
+from ember_keras.ops.kernels.row_groups import in_groups
 from ember_keras.ops.tensor import call_unwrapped
 
 
@@ -113,6 +114,10 @@ class SequenceMixer(Stateful, EmberLayer):
     Output shape: `(B, T, D)`.
     """
 
+    _rows_apart = False
+    """Whether a large batch is mixed in groups of rows where that saves memory and time: for a
+    mixer of many or wide intermediate tensors, and no loop over time."""
+
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         self.supports_masking = True
@@ -167,6 +172,12 @@ class SequenceMixer(Stateful, EmberLayer):
             inner, last_segment = state["mixer"], state["segment"]
             if segment_ids is not None:
                 inner = self._restart(inner, last_segment, mask, segment_ids)
+        if state is None and not return_state and not others and self._rows_apart:
+
+            def rows(x: Any, mask: Any, segment_ids: Any) -> Any:
+                return self.mix(x, None, mask, segment_ids, training, False)[0]
+
+            return in_groups(rows, x, mask, segment_ids)
         y, inner = self.mix(x, inner, mask, segment_ids, training, return_state, **others)
         if not return_state:
             return y

@@ -58,6 +58,8 @@ class ExpandedMLSTM(SequenceMixer):
     ```
     """
 
+    _rows_apart = True
+
     def __init__(
         self,
         num_heads: int = 4,

@@ -48,6 +48,8 @@ class FFTConv(SequenceMixer):
     ```
     """
 
+    _rows_apart = True
+
     def __init__(
         self,
         filter: Annotated[Any, Component("filters")] = "implicit",

@@ -46,6 +46,8 @@ class GatedLinearAttention(SequenceMixer):
     ```
     """
 
+    _rows_apart = True
+
     def __init__(
         self,
         num_heads: int = 4,

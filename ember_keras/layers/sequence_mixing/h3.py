@@ -54,6 +54,8 @@ class H3(SequenceMixer):
     ```
     """
 
+    _rows_apart = True
+
     def __init__(
         self,
         head_dim: int = 1,

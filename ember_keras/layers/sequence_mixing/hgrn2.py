@@ -47,6 +47,8 @@ class HGRN2(SequenceMixer):
     ```
     """
 
+    _rows_apart = True
+
     def __init__(
         self,
         num_heads: int = 4,

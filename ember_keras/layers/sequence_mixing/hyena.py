@@ -54,6 +54,8 @@ class Hyena(SequenceMixer):
     ```
     """
 
+    _rows_apart = True
+
     def __init__(
         self,
         order: int = 2,

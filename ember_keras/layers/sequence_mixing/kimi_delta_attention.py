@@ -48,6 +48,8 @@ class KimiDeltaAttention(SequenceMixer):
     ```
     """
 
+    _rows_apart = True
+
     def __init__(
         self, num_heads: int = 4, conv_taps: int = 4, epsilon: float = 1e-5, **kwargs: Any
     ):

@@ -56,6 +56,8 @@ class Mamba2(SequenceMixer):
     ```
     """
 
+    _rows_apart = True
+
     def __init__(
         self,
         expand: int = 2,

@@ -53,6 +53,8 @@ class MultiheadHyena(SequenceMixer):
     ```
     """
 
+    _rows_apart = True
+
     def __init__(
         self,
         num_heads: int = 8,

@@ -20,6 +20,8 @@ class RWKVTimeMixer(SequenceMixer):
     _shares: dict[str, float] = {}
     """The mixes of the shift: the power that falls along the channels, by name."""
 
+    _rows_apart = True
+
     def __init__(
         self,
         num_heads: int = 4,
