@@ -171,12 +171,18 @@ def _torch_function():
             ctx.call, *tensors = inputs
             residuals = output[ctx.call.count or 1 :]
             ctx.mark_non_differentiable(*residuals)
+            ctx.set_materialize_grads(False)  # Zeros for residuals would be large and unread.
+            ctx.like = [(x.shape, x.dtype, x.device) for x in output[: ctx.call.count or 1]]
             kept = output if ctx.call.keep_output else residuals
             ctx.save_for_backward(*(tensors[at] for at in ctx.call.saved), *kept)
 
         @staticmethod
         def backward(ctx, *cotangents):
             call, count = ctx.call, len(ctx.call.saved)
+            cotangents = [
+                torch.zeros(shape, dtype=dtype, device=device) if given is None else given
+                for given, (shape, dtype, device) in zip(cotangents, ctx.like, strict=False)
+            ]
             inputs, residuals = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
             return None, *call.backward(inputs, residuals, _pack(cotangents, call.count))
 
