@@ -1,5 +1,6 @@
 """Every sequence mixer has a page, and what the page says of its state is so."""
 
+import json
 import re
 
 import numpy as np
@@ -29,6 +30,19 @@ def test_the_state_has_the_size_that_the_page_says(name):
     row = re.search(r"^\| state of a row \|.*\| *(\S.*?) *\|$", page, re.MULTILINE)
     assert row, "no row on the state"
     assert row[1] == _state_of(name)
+
+
+@pytest.mark.parametrize("name", ek.registry.sequence_mixers.names())
+def test_it_shows_what_was_measured_against_the_length(name):
+    page = (FOLDER / f"{name}.md").read_text(encoding="utf-8")
+    assert f"![What a pass and a step cost against the length](costs/{name}.svg)" in page
+    picture = (FOLDER / "costs" / f"{name}.svg").read_text(encoding="utf-8")
+    assert f">{name}, D=" in picture
+    costs = json.loads((FOLDER / "costs" / "measured.json").read_text(encoding="utf-8"))
+    of = costs["mixers"][name]
+    assert len(of["pass"]) >= 4
+    causal = ek.registry.sequence_mixers.build(name).is_causal
+    assert set(of["step"]) == (set(of["pass"]) if causal else set())
 
 
 def _state_of(name):
