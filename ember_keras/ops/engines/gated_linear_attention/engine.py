@@ -1,5 +1,7 @@
 """The public function of the gated linear attention engine."""
 
+import functools
+
 import keras
 from keras import ops
 
@@ -7,6 +9,7 @@ from ember_keras.ops import kernels
 from ember_keras.ops.engines import cache, checks, chunks, decays
 from ember_keras.ops.engines.gated_linear_attention import per_channel, per_head
 from ember_keras.ops.engines.timeline import timeline
+from ember_keras.ops.kernels.turns import in_turns
 from ember_keras.ops.tensor.nests import wrap
 
 
@@ -109,8 +112,9 @@ def _chunked(q, k, v, log_decay, bonus, state, line):
     exclusive = bonus is not None
     if len(log_decay.shape) == 4:
         q, k = _repeat(q, heads), _repeat(k, heads)
-        tensors = (chunks.cut(x, size) for x in (q, k, v, log_decay))
-        o, last = per_channel.run(*tensors, state, run, exclusive=exclusive)
+        tensors = tuple(chunks.cut(x, size) for x in (q, k, v, log_decay))
+        form = functools.partial(per_channel.run, exclusive=exclusive)
+        o, last = in_turns(form, tensors, state, run)
         o = chunks.join(o, time)
     else:
         ratio = heads // groups
