@@ -22,6 +22,11 @@ def state_of(k, max_length):
     return fft_conv_state(BATCH, WIDTH, max_length, k=k)
 
 
+def cut(state):
+    """A state that has lost a part."""
+    return {key: part for key, part in state.items() if key != "blocks"}
+
+
 def _step(u, mask, d, state):
     return fft_conv(u, None, d, initial_state=state, mask=mask, return_state=True)
 
@@ -256,6 +261,7 @@ def test_a_compiled_step_copies_no_block_of_a_state_that_is_given_up():
     run = backend.compile(_step, donate=(3,))
     text = run.lower(u, np.ones((BATCH, 1), bool), d, state).compile().as_text()
     outside = text[text.index("\nENTRY ") :]
+    assert " conditional(" not in text  # Its branches copy what they leave as it is.
     size = f"{BATCH},512,{WIDTH}"
     assert size in outside  # There is such a block, and nothing makes another outside a change.
     makes = [line for line in outside.splitlines() if re.search(rf"= f32\[{size}\]", line)]
@@ -268,6 +274,7 @@ def test_a_compiled_step_copies_no_block_of_a_state_that_is_given_up():
         (lambda u, k, d: fft_conv(u, None, d), "k=None"),
         (lambda u, k, d: fft_conv(u, None, d, initial_state=fft_conv_state(3, 2, 9)), "k=None"),
         (lambda u, k, d: fft_conv_state(3, 2, k=k), "Give max_length"),
+        (lambda u, k, d: fft_conv(u, k, initial_state=cut(state_of(k, 9))), "expected a dict with"),
         (lambda u, k, d: fft_conv_state(3, 3, 9, k=k), "divisor of the width D = 3"),
     ),
 )

@@ -101,13 +101,13 @@ def _changed_in_place(index, changes, state, operands):
     def usual(x):  # Else XLA takes the layout that suits a change, and turns every state to it.
         return layout.with_layout_constraint(x, layout.Layout(tuple(range(x.ndim))))
 
-    def turn(carry, change):
-        return False, jax.tree.map(usual, change(carry[1], *operands))
+    def turn(carry, made):
+        return False, jax.tree.map(usual, made(carry[1], *operands))
 
     @jax.custom_jvp
     def run(index, state, operands):
-        for number, change in enumerate(changes, start=1):
-            body = functools.partial(turn, change=change)
+        for number, made in enumerate(changes, start=1):
+            body = functools.partial(turn, made=made)
             _, state = jax.lax.while_loop(lambda carry: carry[0], body, (index == number, state))
         return state
 

@@ -27,6 +27,9 @@ from ember_keras.ops.kernels.shared_filters import weighted
 BASE = 16
 """Positions of `input`, and of the smallest block."""
 
+EXTRA = ("taps", "blocks", "flows", "soon", "stale")
+"""What a state has beside the newest inputs and what a fixed state of `cache.make` has."""
+
 
 def make(batch_size, width, max_length, dtype, k):
     """Return the empty past of at most `max_length` positions before the taps k ``(taps, F)``."""
@@ -50,7 +53,7 @@ def make(batch_size, width, max_length, dtype, k):
 
 def is_relaxed(state):
     """Whether a state holds its taps."""
-    return isinstance(state, dict) and "taps" in state
+    return isinstance(state, dict) and set(EXTRA) <= set(state)
 
 
 def block_sizes(slots):
