@@ -30,13 +30,17 @@ FORMS = {
     "groups, channel": {"groups": 2, "channel": True},
     "bonus": {"bonus": True},
     "bonus, channel": {"bonus": True, "channel": True},
+    "weighted": {"weighted": True},
+    "weighted groups": {"weighted": True, "groups": 2, "bonus": True},
+    "weighted, channel": {"weighted": True, "channel": True},
+    "weighted, channel, bonus": {"weighted": True, "channel": True, "bonus": True},
     "delta": {"beta": True},
     "delta, channel": {"beta": True, "channel": True},
     "delta, no decay": {"beta": True, "decays": False},
     "erase": {"beta": True, "erase": True},
     "erase, channel": {"beta": True, "erase": True, "channel": True},
 }
-MAIN = ("head", "channel", "delta", "delta, channel")
+MAIN = ("head", "channel", "weighted", "delta", "delta, channel")
 PLACES = {
     "plain": {},
     "mask": {"mask": "interior"},
@@ -68,6 +72,9 @@ def inputs(form, time, batch=2, seed=0):
         found["log_decay"] = -np.exp(3.0 * normal(g, batch, time, *shape) - 3).clip(0, 25)
     if options.get("bonus"):
         found["bonus"] = normal(g, HEADS, WIDTH)
+    if options.get("weighted"):
+        found["beta"], found["d"] = normal(g, batch, time, HEADS), normal(g, HEADS)
+        found["beta"][0, :1] = 0
     if options.get("beta"):
         found["k"] /= np.linalg.norm(found["k"], axis=-1, keepdims=True)
         found["beta"] = 2 * g.random((batch, time, HEADS)).astype("float32")
@@ -171,7 +178,7 @@ def test_outputs_at_2000(form):
 def test_any_split_equals_the_whole(form):
     tensors = inputs(form, 80)
     state = tensors.pop("initial_state")
-    whole = {"bonus": tensors.pop("bonus")} if "bonus" in tensors else {}
+    whole = {name: tensors.pop(name) for name in ("bonus", "d") if name in tensors}
     options = places("everything", 80)
     # The past belongs to the first run of a chunk, so the cuts are inside one segment.
     options["segment_ids"][:, :72], options["mask"][:, 71] = 3, True
@@ -207,7 +214,10 @@ def test_decays_of_every_strength_are_exact(form):
 
 
 @trains
-@pytest.mark.parametrize("form", (*MAIN, "groups", "bonus", "bonus, channel", "erase, channel"))
+@pytest.mark.parametrize(
+    "form",
+    (*MAIN, "groups", "weighted groups", "bonus", "bonus, channel", "erase, channel"),
+)
 def test_the_gradient_of_strong_decays_is_no_rounding(form):
     """The gradient of decays near e^-12 is small: what cancels must not be summed."""
     tensors = inputs(form, 70)
@@ -247,7 +257,10 @@ def test_a_decay_of_zero_cuts_cleanly(form):
 @pytest.mark.parametrize("form", MAIN)
 def test_64k_positions_stay_exact(form):
     """Decays so weak that the first position still counts at the last."""
-    tensors = {name: x[:, :, :1] for name, x in inputs(form, 2**16, batch=1).items()}
+    tensors = {
+        name: x[:, :, :1] if x.ndim > 1 else x[:1]
+        for name, x in inputs(form, 2**16, batch=1).items()
+    }
     tensors["log_decay"] = -np.abs(tensors["log_decay"]) * 1e-4
     tensors["initial_state"] = normal(rng(12), 1, 1, WIDTH, VALUES)
     names = tuple(tensors)
@@ -300,6 +313,9 @@ def test_one_trace_a_shape(form, time):
         ({"v": (2, 8, 4, 5)}, "length T of q"),
         ({"log_decay": (2, 9, 3)}, "heads H of log_decay"),
         ({"log_decay": (2, 9)}, "expected .B, T, H."),
+        ({"beta": (2, 8, 4)}, "length T of beta"),
+        ({"beta": (2, 9)}, "expected .B, T, H."),
+        ({"d": (3,)}, "heads H of d"),
         ({"initial_state": (2, 4, 6, 6)}, "initial_state of shape"),
     ),
 )

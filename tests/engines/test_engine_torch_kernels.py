@@ -29,7 +29,11 @@ def test_where_they_run():
     assert running("gated_linear_attention") == "torch_chunks"
     assert running("gated_linear_attention", device="cuda") == "portable"
     assert running("gated_linear_attention", v=(1, 64, 2, 8)) == "portable"
-    assert running("gated_linear_attention", log_decay=(8, 1024, 8, 64)) == "portable"
+    channels = {"log_decay": (8, 1024, 8, 64)}
+    assert running("gated_linear_attention", **channels) == "torch_turns"
+    assert running("gated_linear_attention", **channels, q=(1, 1024, 8, 64)) == "portable"
+    assert running("rows") == "torch_row_groups"
+    assert running("rows", x=(1, 2**21, 1)) == running("rows", device="cuda") == "portable"
     assert running("head_norm") == "torch_head_norm"
     assert running("head_norm", x=(8, 1, 8, 64)) == "portable"
 

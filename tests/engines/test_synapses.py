@@ -1,6 +1,7 @@
 """The sums over synapses, and their gradient, are those of the formula."""
 
 import numpy as np
+import pytest
 from engines.support import error, normal, rng, trains
 from keras import ops
 
@@ -20,7 +21,12 @@ def formula(v, slope, offset, *weights):
     return opened, [np.sum(opened * weight, axis=1) for weight in weights]
 
 
-def test_the_sums_are_those_of_the_formula():
+SETTINGS = pytest.mark.parametrize("setting", ("auto", "portable"))
+
+
+@SETTINGS
+def test_the_sums_are_those_of_the_formula(setting, monkeypatch):
+    monkeypatch.setenv("EMBER_KERNELS", setting)
     given = inputs()
     v, slope, offset, *weights = (ops.convert_to_tensor(x) for x in given)
     found = synapses(v, slope, offset, tuple(weights))
@@ -29,7 +35,9 @@ def test_the_sums_are_those_of_the_formula():
 
 
 @trains
-def test_the_gradients_are_those_of_the_formula():
+@SETTINGS
+def test_the_gradients_are_those_of_the_formula(setting, monkeypatch):
+    monkeypatch.setenv("EMBER_KERNELS", setting)
     given, g = inputs(), rng(6)
     slopes = [normal(g, 3, 6) for _ in range(2)]
 

@@ -6,6 +6,7 @@ from engines.support import normal, rng
 from keras import ops
 
 from ember_keras import backend
+from ember_keras.ops import kernels
 from ember_keras.ops.engines.gated_linear_attention import gated_linear_attention, per_channel
 from ember_keras.ops.kernels import turns
 
@@ -42,9 +43,14 @@ def test_outputs_state_and_gradients_are_those_of_the_whole(packed, with_bonus, 
         return [*found, *torch.autograd.grad(total, leaves)]
 
     whole = results(2**30)
+    decay_a_channel = {"q": q.shape, "v": tensors[2].shape, "log_decay": decay.shape}
+    rows = kernels.explain("gated_linear_attention", **decay_a_channel, device="cpu")
+    assert next(row.kernel for row in rows if row.runs) == "portable"
     chunks = sizes[0]
     assert sizes == [chunks] and chunks > 3
     parts = results(2 * 64 * 3 * 4)
+    rows = kernels.explain("gated_linear_attention", **decay_a_channel, device="cpu")
+    assert next(row.kernel for row in rows if row.runs) == "torch_turns"
     assert sum(sizes) == chunks and len(sizes) > 3
     for one, other in zip(parts, whole, strict=True):
         one, other = backend.to_numpy(one.detach()), backend.to_numpy(other.detach())

@@ -49,6 +49,9 @@ def test_outputs_and_gradients_are_those_of_the_whole(name, rng, monkeypatch):
     assert mixed == [BATCH]
     parts = run(2 * TIME * WIDTH)
     assert mixed == [1, 2, 2]
+    monkeypatch.setenv("EMBER_KERNELS", "portable")
+    run(2 * TIME * WIDTH)
+    assert mixed == [BATCH]
     for one, other in zip(parts, whole, strict=True):
         assert np.abs(one - other).max() <= 2e-5 * max(np.abs(other).max(), 1e-6)
 

@@ -16,7 +16,7 @@ from ember_keras.layers.base import (
     require_sequence,
     require_state,
 )
-from ember_keras.ops.kernels.row_groups import in_groups
+from ember_keras.ops.kernels.row_groups import by_rows
 from ember_keras.ops.tensor import call_unwrapped
 
 
@@ -177,7 +177,7 @@ class SequenceMixer(Stateful, EmberLayer):
             def rows(x: Any, mask: Any, segment_ids: Any) -> Any:
                 return self.mix(x, None, mask, segment_ids, training, False)[0]
 
-            return in_groups(rows, x, mask, segment_ids)
+            return by_rows(rows, x, mask, segment_ids)
         y, inner = self.mix(x, inner, mask, segment_ids, training, return_state, **others)
         if not return_state:
             return y

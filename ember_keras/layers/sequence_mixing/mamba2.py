@@ -136,14 +136,16 @@ class Mamba2(SequenceMixer):
         o, matrix = gated_linear_attention(
             wide(heads.split_heads(c, self.num_groups)),
             wide(heads.split_heads(b, self.num_groups)),
-            u * step[..., None],
+            u,
             -step * ops.exp(wide(self.log_rate)),
+            beta=step,
+            d=wide(self.skip),
             initial_state=before["matrix"],
             mask=mask,
             segment_ids=segment_ids,
             return_state=True,
         )
-        o = heads.join_heads(o + u * wide(self.skip)[:, None])
+        o = heads.join_heads(o)
         o, z = (heads.split_heads(each, self.num_groups) for each in (o, wide(z)))
         o = heads.join_heads(self.norm(o, gate=z))
         return self.output_projection(ops.cast(o, self.compute_dtype)), {

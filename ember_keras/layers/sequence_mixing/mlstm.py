@@ -170,9 +170,10 @@ def matrix_memory(
     m_before, m = running_max(log_forget, log_write, before["log_scale"], **options)
     o, matrix = gated_linear_attention(
         q * q.shape[-1] ** -0.5,
-        k * ops.exp(log_write - m)[..., None],
+        k,
         ops.concatenate([v, ops.ones_like(v[..., :1])], axis=-1),
         log_forget + m_before - m,
+        beta=ops.exp(log_write - m),
         initial_state=before["matrix"],
         return_state=True,
         **options,

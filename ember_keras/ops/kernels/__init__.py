@@ -7,9 +7,12 @@ from ember_keras.ops.kernels import (
     fused_attention,
     late_products,
     norms,
+    row_groups,
     short_filters,
+    synapses,
     table,
     traced_step,
+    turns,
 )
 from ember_keras.ops.kernels.table import (
     Kernel,
@@ -31,7 +34,10 @@ del (
     fused_attention,
     late_products,
     norms,
+    row_groups,
     short_filters,
+    synapses,
     traced_step,
+    turns,
 )
 table.setting()

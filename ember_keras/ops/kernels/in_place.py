@@ -1,20 +1,11 @@
 """Where a kernel can run that writes in place on torch, operation by operation."""
 
-from ember_keras import backend
-
 
 def refusal(request):
     """Return None where such a kernel can run a `Request`, else the reason."""
     if request.device != "cpu":
         return f"a loop of small operations is slow to launch on {request.device}; it runs on cpu."
     return transformation(request)
-
-
-def eager(x):
-    """Return whether `x` is a tensor of torch on a CPU, and torch runs what it is told."""
-    if backend.name() != "torch" or not backend.is_backend_tensor(x) or x.device.type != "cpu":
-        return False
-    return transformation(None) is None
 
 
 def transformation(request):

@@ -1,9 +1,13 @@
-"""What the synapses of a liquid neuron add up to: a sigmoid for each pair of neurons."""
+"""What the synapses of a liquid neuron add up to: a sigmoid for each pair of neurons.
+
+On a CPU, XLA makes slow code of a product and a sum, and computes a slope again for each of its
+uses: its kernel takes sums as products of matrices, and makes the slope once.
+"""
 
 from keras import ops
 
-from ember_keras import backend
 from ember_keras.ops.kernels.gradient import with_gradient
+from ember_keras.ops.kernels.table import Kernel, choose, register, request
 
 
 def synapses(v, slope, offset, weights):
@@ -18,14 +22,26 @@ def synapses(v, slope, offset, weights):
     Returns:
         tuple of tensors ``(B, M)``.
     """
-    if backend.name() != "jax":
-        opened = _opened(v, slope, offset)
-        return tuple(ops.sum(opened * weight, axis=1) for weight in weights)
-    # On a CPU, XLA makes slow code of a product and a sum, and computes a slope again for each of
-    # its uses: sums are products of matrices here, and the slope is made once.
-    return with_gradient(_forward, _backward, saved=range(3 + len(weights)))(
-        v, slope, offset, *weights
-    )
+    kernel = choose(request("synapses", {"v": v, "slope": slope}))
+    form = portable if kernel is None else kernel.run
+    return form(v, slope, offset, *weights)
+
+
+def portable(v, slope, offset, *weights):
+    """`synapses` in `keras.ops`."""
+    opened = _opened(v, slope, offset)
+    return tuple(ops.sum(opened * weight, axis=1) for weight in weights)
+
+
+def _refuse(request):
+    if request.device != "cpu":
+        return f"it was written for a CPU, and not measured on {request.device}."
+    return None
+
+
+def _run(v, slope, offset, *weights):
+    saved = range(3 + len(weights))
+    return with_gradient(_forward, _backward, saved)(v, slope, offset, *weights)
 
 
 def _opened(v, slope, offset):
@@ -51,3 +67,15 @@ def _backward(inputs, residuals, slopes):
         -ops.sum(down, axis=0),
         *(ops.einsum("bnm,bm->nm", opened, each) for each in slopes),
     )
+
+
+register(
+    Kernel(
+        "jax_synapses",
+        "synapses",
+        ("jax",),
+        _refuse,
+        _run,
+        "sums as products of matrices, and the slope of a synapse made once for all its uses.",
+    )
+)

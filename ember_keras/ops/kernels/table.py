@@ -39,8 +39,11 @@ TYPICAL = {
     "selective_scan": {"x": (8, 1024, 512), "a": (512, 16)},
     "nonlinear_scan": {"x": (1024, 8, 256), "cell": None, "recompute": False},
     "head_norm": {"x": (8, 1024, 8, 64)},
+    "synapses": {"v": (8, 64), "slope": (64, 64)},
+    "rows": {"x": (8, 1024, 256)},
 }
-"""The engines with a place for kernels, and the call that `explain` supposes where not told."""
+"""The engines, and parts of layers, with a place for kernels, and the call that `explain` supposes
+where not told."""
 
 
 @dataclasses.dataclass(frozen=True)

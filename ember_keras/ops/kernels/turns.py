@@ -4,29 +4,29 @@ Written out for all chunks at once, a chunkwise form has some thirty tensors of 
 sequence. In turns they have the size of a block, and their memory is used again.
 """
 
+import math
+
 from keras import ops
 
 from ember_keras.ops.kernels import in_place
+from ember_keras.ops.kernels.table import Kernel, register
 
 LARGE = 2**19
-"""Numbers of the first tensor in a block."""
+"""Numbers of the queries in a block."""
 
 
-def in_turns(form, tensors, state, run=None):
-    """Return ``(o, state)`` of ``form(*tensors, state, run)``.
+def _refuse(request):
+    if len(request.shapes["log_decay"]) == 3:
+        return "each head has one decay, and its chunks are small as they are."
+    if math.prod(request.shapes["q"]) <= LARGE:
+        return f"the queries have at most {LARGE} numbers."
+    return in_place.refusal(request)
 
-    Args:
-        form: function of tensors ``(B, N, ...)`` of N chunks, the state before them, and `run`,
-            that returns ``(o, state)``, with o ``(B, N, ...)``.
-        tensors: tuple of such tensors.
-        state: nest of tensors.
-        run: int32 ``(B, N, C)`` or None, the runs of packed sequences: equal numbers are one, and
-            the state belongs to run 0.
-    """
-    count = _count(tensors[0])
-    if count < 2:
-        return form(*tensors, state, run)
-    chunks, outputs = int(tensors[0].shape[1]), []
+
+def _run(q, k, v, log_decay, state, run, *, form):
+    tensors = (q, k, v, log_decay)
+    chunks, outputs = int(q.shape[1]), []
+    count = min(chunks, -(-q.numel() // LARGE))
     cuts = [chunks * at // count for at in range(count + 1)]
     for start, stop in zip(cuts, cuts[1:], strict=False):
         here = None if run is None else run[:, start:stop]
@@ -37,7 +37,13 @@ def in_turns(form, tensors, state, run=None):
     return ops.concatenate(outputs, axis=1), state
 
 
-def _count(x):
-    if not in_place.eager(x):
-        return 1
-    return min(int(x.shape[1]), -(-x.numel() // LARGE))
+register(
+    Kernel(
+        "torch_turns",
+        "gated_linear_attention",
+        ("torch",),
+        _refuse,
+        _run,
+        "a decay a channel: a long sequence in blocks of chunks, in memory that is used again.",
+    )
+)

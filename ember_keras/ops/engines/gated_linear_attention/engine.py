@@ -9,7 +9,6 @@ from ember_keras.ops import kernels
 from ember_keras.ops.engines import cache, checks, chunks, decays
 from ember_keras.ops.engines.gated_linear_attention import per_channel, per_head
 from ember_keras.ops.engines.timeline import timeline
-from ember_keras.ops.kernels.turns import in_turns
 from ember_keras.ops.tensor.nests import wrap
 
 
@@ -20,6 +19,8 @@ def gated_linear_attention(
     v,
     log_decay=None,
     *,
+    beta=None,
+    d=None,
     bonus=None,
     initial_state=None,
     return_state=False,
@@ -30,7 +31,8 @@ def gated_linear_attention(
 
     ``S_t = diag(a_t) S_{t-1} + k_t v_t^T``, ``o_t = S_t^T q_t``, with ``a_t = exp(log_decay_t)``
     (GLA, arXiv 2312.06635, equation 3; with one decay a head it is Mamba-2's state space duality,
-    arXiv 2405.21060, and RetNet, arXiv 2307.08621). With a `bonus` u it is RWKV's form:
+    arXiv 2405.21060, and RetNet, arXiv 2307.08621). With `beta` a position writes
+    ``b_t k_t v_t^T``, and with `d` it reads ``o_t + d v_t``. With a `bonus` u it is RWKV's form:
     ``o_t = (S_{t-1} + diag(u) k_t v_t^T)^T q_t`` (Eagle, arXiv 2404.05892).
 
     A long input is cut into chunks of 64 positions: matrix products inside, a recurrence over
@@ -44,6 +46,8 @@ def gated_linear_attention(
             queries and keys of group ``h // (H / G)``.
         log_decay: tensor ``(B, T, H)``, one decay a head, or ``(B, T, H, K)``, one a channel, at
             most 0; or None for no decay.
+        beta: tensor ``(B, T, H)`` or None, how much of its value a position writes.
+        d: tensor ``(H,)`` or None, how much of its value it reads itself.
         bonus: tensor ``(H, K)`` or None, the weight of a position's own key and value.
         initial_state: tensor ``(B, H, K, V)`` or None for zeros.
         return_state: bool. Also return the state after this chunk, float32.
@@ -72,6 +76,11 @@ def gated_linear_attention(
     line = timeline(v, mask, segment_ids)
     q, k, v = (checks.wide(x) for x in (q, k, v))
     log_decay = _log_decay(log_decay, q, v)
+    if beta is not None:
+        beta = _beta(beta, v)
+    if d is not None:
+        d = checks.wide(checks.floating("d", d, "(H,)"))
+        checks.same("the heads H of d", d.shape[0], heads, "v")
     if bonus is not None:
         bonus = _bonus(bonus, heads, int(q.shape[3]))
     if initial_state is None:
@@ -85,58 +94,92 @@ def gated_linear_attention(
         # What stands at padding may be anything: it is gone before it is multiplied.
         q, k, v = (cache.keep(x, line.mask) for x in (q, k, v))
         log_decay = cache.keep(log_decay, line.mask)
+        beta = None if beta is None else cache.keep(beta, line.mask)
     form = _step if time == 1 else _chunked
-    o, state = form(q, k, v, log_decay, bonus, initial_state, line)
+    o, state = form(q, k, v, log_decay, beta, d, bonus, initial_state, line)
     if line.mask is not None:
         o = cache.keep(o, line.mask)
     o = ops.cast(o, dtype)
     return (o, state) if return_state else o
 
 
-def _step(q, k, v, log_decay, bonus, state, line):
+def _step(q, k, v, log_decay, beta, d, bonus, state, line):
     """Return one position, straight from the equation."""
     heads = int(v.shape[2])
     q, k = (_repeat(x, heads)[:, 0] for x in (q, k))
-    update = k[..., :, None] * v[:, 0][..., None, :]
+    update = k[..., :, None] * _written(v, beta)[:, 0][..., None, :]
     decay = ops.exp(log_decay[:, 0])
     new = (decay[..., None, None] if len(decay.shape) == 2 else decay[..., None]) * state + update
     seen = new if bonus is None else state + bonus[..., None] * update
-    return ops.sum(seen * q[..., None], axis=2)[:, None], new
+    return _read(ops.sum(seen * q[..., None], axis=2)[:, None], v, d), new
 
 
-def _chunked(q, k, v, log_decay, bonus, state, line):
-    time, groups, heads = int(v.shape[1]), int(q.shape[2]), int(v.shape[2])
-    size = chunks.size_for(time)
+def _written(v, beta):
+    return v if beta is None else v * beta[..., None]
+
+
+def _read(o, v, d):
+    return o if d is None else o + v * d[:, None]
+
+
+def _chunked(q, k, v, log_decay, beta, d, bonus, state, line):
+    heads, size = int(v.shape[2]), chunks.size_for(int(v.shape[1]))
     log_decay = ops.maximum(log_decay, ops.full_like(log_decay, decays.FLOOR))
     run = None if line.run is None else chunks.cut_runs(line.run, size)
-    exclusive = bonus is not None
-    if len(log_decay.shape) == 4:
-        q, k = _repeat(q, heads), _repeat(k, heads)
-        tensors = tuple(chunks.cut(x, size) for x in (q, k, v, log_decay))
-        form = functools.partial(per_channel.run, exclusive=exclusive)
-        o, last = in_turns(form, tensors, state, run)
-        o = chunks.join(o, time)
-    else:
-        ratio = heads // groups
-        folded = [int(n) for n in state.shape[2:]]
-        state = ops.swapaxes(ops.reshape(state, (-1, groups, ratio, *folded)), 2, 3)
-        qc, kc = chunks.cut(q, size), chunks.cut(k, size)
-        vc = chunks.cut(ops.reshape(v, (-1, time, groups, ratio, folded[1])), size)
-        decay = chunks.cut(log_decay, size)
-        decay = ops.reshape(decay, (-1, decay.shape[1], groups, ratio, size))
-        asked = kernels.request(
-            "gated_linear_attention", {"q": q, "v": v, "log_decay": log_decay}, size=size
-        )
-        kernel = kernels.choose(asked)
-        form = per_head.run if kernel is None else kernel.run
-        sight = () if run is None else chunks.sight(run, size, decay.dtype, strict=exclusive)
-        o, last = form(qc, kc, vc, decay, state, tuple(sight), exclusive=exclusive)
-        o = ops.reshape(chunks.join(o, time), (-1, time, heads, folded[1]))
-        last = ops.reshape(ops.swapaxes(last, 2, 3), (-1, heads, *folded))
+    asked = {"q": q, "v": v, "log_decay": log_decay}
+    kernel = kernels.choose(kernels.request("gated_linear_attention", asked, size=size))
+    form = _by_head if len(log_decay.shape) == 3 else _by_channel
+    options = {"exclusive": bonus is not None}
+    o, last = form(kernel, q, k, v, log_decay, beta, d, state, run, size, options)
     if bonus is not None:
         q, k = _repeat(q, heads), _repeat(k, heads)
-        o = o + ops.sum(q * bonus * k, axis=-1, keepdims=True) * v
+        o = o + ops.sum(q * bonus * k, axis=-1, keepdims=True) * _written(v, beta)
     return o, last
+
+
+def _by_channel(kernel, q, k, v, log_decay, beta, d, state, run, size, options):
+    time, heads = int(v.shape[1]), int(v.shape[2])
+    tensors = (_repeat(q, heads), _repeat(k, heads), _written(v, beta), log_decay)
+    tensors = tuple(chunks.cut(x, size) for x in tensors)
+    form = functools.partial(per_channel.run, **options)
+    if kernel is None:
+        o, last = form(*tensors, state, run)
+    else:
+        o, last = kernel.run(*tensors, state, run, form=form)
+    return _read(chunks.join(o, time), v, d), last
+
+
+def _by_head(kernel, q, k, v, log_decay, beta, d, state, run, size, options):
+    time, heads, width = (int(n) for n in v.shape[1:])
+    groups = int(q.shape[2])
+    ratio = heads // groups
+
+    def cut(x):
+        x = chunks.cut(x, size)
+        return ops.reshape(x, (-1, x.shape[1], groups, ratio, size))
+
+    state = ops.reshape(state, (-1, groups, ratio, *(int(n) for n in state.shape[2:])))
+    values = v
+    if kernel is None:
+        form, values = per_head.run, _written(v, beta)
+    else:
+        form, options = kernel.run, {**options, "beta": None, "d": None}
+        if beta is not None:
+            options["beta"] = cut(beta)
+        if d is not None:
+            options["d"] = ops.reshape(d, (groups, ratio))
+    o, last = form(
+        chunks.cut(q, size),
+        chunks.cut(k, size),
+        chunks.cut(ops.reshape(values, (-1, time, groups, ratio, width)), size),
+        cut(log_decay),
+        ops.swapaxes(state, 2, 3),
+        () if run is None else tuple(chunks.sight(run, size, v.dtype, strict=options["exclusive"])),
+        **options,
+    )
+    o = ops.reshape(chunks.join(o, time), (-1, time, heads, width))
+    last = ops.reshape(ops.swapaxes(last, 2, 3), (-1, heads, *last.shape[2:3], width))
+    return (_read(o, v, d) if kernel is None else o), last
 
 
 def _repeat(x, heads):
@@ -157,6 +200,13 @@ def _log_decay(log_decay, q, v):
     if rank == 4:
         checks.same("the width K of log_decay", log_decay.shape[3], q.shape[3], "q")
     return checks.wide(log_decay)
+
+
+def _beta(beta, v):
+    beta = checks.floating("beta", beta, "(B, T, H)")
+    for axis, letter in enumerate(("batch", "length T", "heads H")):
+        checks.same(f"the {letter} of beta", beta.shape[axis], v.shape[axis], "v")
+    return checks.wide(beta)
 
 
 def _bonus(bonus, heads, width):

@@ -9,6 +9,8 @@ def gated_linear_attention(
     v,
     log_decay=None,
     *,
+    beta=None,
+    d=None,
     bonus=None,
     initial_state=None,
     return_state=False,
@@ -38,9 +40,12 @@ def gated_linear_attention(
             previous = segments[b, t]
             for h in range(heads):
                 g = h // (heads // groups)
-                update = np.outer(k[b, t, g], v[b, t, h])
+                written = 1.0 if beta is None else np.float64(beta[b, t, h])
+                update = written * np.outer(k[b, t, g], v[b, t, h])
                 if bonus is not None:
                     seen = state[b, h] + np.asarray(bonus, np.float64)[h][:, None] * update
                 state[b, h] = decay[b, t, h][:, None] * state[b, h] + update
                 out[b, t, h] = (state[b, h] if bonus is None else seen).T @ q[b, t, g]
+                if d is not None:
+                    out[b, t, h] += np.float64(d[h]) * v[b, t, h]
     return (out, state) if return_state else out
