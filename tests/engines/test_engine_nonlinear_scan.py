@@ -173,8 +173,9 @@ def test_every_gradient(name):
 
 
 @trains
-def test_gradients_at_257():
-    check_gradients(257, 4e-5)
+@pytest.mark.parametrize("name", ("plain", "mask segments", "recompute"))
+def test_gradients_at_257(name):
+    check_gradients(257, 4e-5, **options_of(name, 257))
 
 
 @trains

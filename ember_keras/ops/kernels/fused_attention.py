@@ -8,7 +8,7 @@ from ember_keras.ops.kernels import in_place
 from ember_keras.ops.kernels.table import Kernel, register
 
 MASKED = 2**20
-"""Queries times keys up to which a kernel takes an explicit mask of that size."""
+"""Queries times keys up to which a kernel takes a mask, or makes scores, of that size."""
 
 
 def _refuse_torch(request):
@@ -47,6 +47,12 @@ def _refuse_mlx(request):
         return "mlx's fused attention is used without padding, segments, windows and states only."
     if request.dtype == "float64":
         return "mlx's fused attention has no float64."
+    time, source = request.shapes["q"][1], request.shapes["k"][1]
+    if request.device == "cpu" and time * source > MASKED:
+        return (
+            f"on a CPU mlx holds all {time} x {source} scores; above {MASKED} the portable form "
+            "needs less memory."
+        )
     return None
 
 

@@ -135,8 +135,16 @@ def _mlx(step, recompute):
             # Where an output is two of the results, mlx would lose one of its two cotangents.
             return tree.map_structure(lambda leaf: leaf + 0, y), state
 
-        return _scan(mx.checkpoint(apart))
-    return _scan(mx.compile(lambda *nests: step(*nests)) if pure(step.cell) else step)
+        made = mx.checkpoint(apart)
+    else:
+        made = mx.compile(lambda *nests: step(*nests)) if pure(step.cell) else step
+    return functools.partial(_loop_of_mlx, made)
+
+
+def _loop_of_mlx(step, state, xs, weights):
+    from ember_keras.ops.kernels import mlx_loop
+
+    return mlx_loop.run(step, state, xs, weights)
 
 
 _COMPILED = ("jax", "tensorflow", "mlx")
