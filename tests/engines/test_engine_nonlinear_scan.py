@@ -16,7 +16,7 @@ from engines.support import (
     segments_of,
     trains,
 )
-from keras import ops
+from keras import ops, tree
 
 from ember_keras import backend
 from ember_keras.ops.engines.nonlinear_scan import naive, nonlinear_scan
@@ -346,6 +346,20 @@ def test_torch_compiles_without_a_graph_break():
             lambda *x: run(nonlinear_scan, cell, x, fresh)[0], backend=how, fullgraph=True
         )
         assert error(function(*tensors), expected) < 2e-6
+
+
+def test_xla_of_tensorflow_compiles_the_gradient():
+    if backend.name() != "tensorflow":
+        pytest.skip("jit_compile=True of tensorflow")
+    import tensorflow as tf
+
+    tensors, options = inputs(9), options_of("mask segments unroll recompute", 9)
+    slopes = [np.ones(1, "float32")] * 4
+    total = backend.value_and_grad(lambda *x: scalar_form(slopes)(*x, **options))
+    given = [tf.convert_to_tensor(x) for x in tensors]
+    expected, by_xla = total(*given), tf.function(total, jit_compile=True)(*given)
+    for a, b in zip(tree.flatten(by_xla), tree.flatten(expected), strict=True):
+        assert error(a, b.numpy()) < 1e-5
 
 
 def test_naive_gradients_can_be_trusted():

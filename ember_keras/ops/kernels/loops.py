@@ -43,21 +43,36 @@ def _mlx(function, init, xs):
 def _tensorflow(function, init, xs):
     import tensorflow as tf
 
-    count = int(tree.flatten(xs)[0].shape[0])
-    carry, first = function(init, tree.map_structure(lambda x: x[0], xs))
+    leaves = tree.flatten(xs)
+    count = int(leaves[0].shape[0])
+    # The gradient of x[at] is a tensor as large as x, at every position; an array has one for all.
+    given = [
+        tf.TensorArray(x.dtype, count, element_shape=x.shape[1:], clear_after_read=False).unstack(x)
+        for x in leaves
+    ]
+
+    def position(at):
+        return tree.pack_sequence_as(xs, [array.read(at) for array in given])
+
+    carry, first = function(init, position(0))
     arrays = [
         tf.TensorArray(y.dtype, count, element_shape=y.shape).write(0, y)
         for y in tree.flatten(first)
     ]
 
     def body(at, carry, arrays):
-        carry, ys = function(carry, tree.map_structure(lambda x: x[at], xs))
+        carry, ys = function(carry, position(at))
         arrays = [array.write(at, y) for array, y in zip(arrays, tree.flatten(ys), strict=True)]
         return at + 1, carry, arrays
 
     if count > 1:
+        # XLA keeps what the gradient needs in lists, whose greatest length it must know.
         _, carry, arrays = tf.while_loop(
-            lambda at, *_: at < count, body, (tf.constant(1), carry, arrays), parallel_iterations=1
+            lambda at, *_: at < count,
+            body,
+            (tf.constant(1), carry, arrays),
+            parallel_iterations=1,
+            maximum_iterations=count - 1,
         )
     return carry, tree.pack_sequence_as(first, [array.stack() for array in arrays])
 
