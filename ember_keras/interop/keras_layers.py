@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ember_keras.interop.weights import assign, builds, refuse
+from ember_keras.interop.weights import assign, builds, refuse, require
 from ember_keras.layers import GRU, LSTM
 
 
@@ -70,6 +70,7 @@ def gru(layer: Any, **kwargs: Any) -> GRU:
 
 
 def _weights(layer: Any, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    require(layer, f"a keras.layers.{name}", "built", "go_backwards", "units")
     if not layer.built:
         refuse(f"a {name} that is not built", "one with weights: call it once")
     if layer.go_backwards:

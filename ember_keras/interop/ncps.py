@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ember_keras.interop.weights import assign, builds, refuse, tensors
+from ember_keras.interop.weights import assign, builds, refuse, require, tensors
 from ember_keras.layers import LTC, CfC, ExplicitWiring
 
 
@@ -25,6 +25,8 @@ def ltc(module: Any, **kwargs: Any) -> LTC:
     >>> import ncps.torch  # doctest: +SKIP
     >>> mixer = ltc(ncps.torch.LTC(4, 4))  # doctest: +SKIP
     """
+    require(module, "an ncps.torch.LTC", "rnn_cell", "_wiring", "use_mixed")
+    require(module.rnn_cell, "an ncps.torch.LTC", "_ode_unfolds")
     cell, wiring = module.rnn_cell, module._wiring
     _check(module, wiring)
     mixer: LTC = builds(
@@ -71,6 +73,7 @@ def cfc(module: Any, **kwargs: Any) -> CfC:
     >>> import ncps.torch  # doctest: +SKIP
     >>> mixer = cfc(ncps.torch.CfC(4, 4))  # doctest: +SKIP
     """
+    require(module, "an ncps.torch.CfC", "rnn_cell", "use_mixed", "proj_size")
     cell, wiring = module.rnn_cell, getattr(module, "wiring", None)
     if module.proj_size is not None:
         refuse(f"a CfC with proj_size={module.proj_size}", "None")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ember_keras.interop.weights import assign, builds, refuse, tensors
+from ember_keras.interop.weights import assign, builds, refuse, require, tensors
 from ember_keras.layers import GRU, LSTM
 
 
@@ -65,6 +65,7 @@ def gru(module: Any, layer: int = 0, **kwargs: Any) -> GRU:
 
 
 def _layer(module: Any, layer: int, name: str) -> dict[str, np.ndarray]:
+    require(module, f"a torch.nn.{name}", "num_layers", "bidirectional", "hidden_size")
     if not 0 <= layer < module.num_layers:
         refuse(f"layer={layer} of a {name} of {module.num_layers} layers", "one that it has")
     if module.bidirectional:

@@ -15,6 +15,14 @@ def tensors(module: Any) -> dict[str, np.ndarray]:
     }
 
 
+def require(module: Any, expected: str, *attributes: str) -> None:
+    """Refuses a module of another kind: one that lacks what the expected one has."""
+    if not all(hasattr(module, name) for name in attributes):
+        raise TypeError(
+            f"Received a {type(module).__name__}, expected {expected}. Pass that module."
+        )
+
+
 def builds(layer: Any, width: int) -> Any:
     """`layer`, built for inputs `(B, T, width)`."""
     layer.build((None, None, width))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ember_keras.interop.weights import assign, builds, refuse, tensors
+from ember_keras.interop.weights import assign, builds, refuse, require, tensors
 from ember_keras.layers import MLSTM, SLSTM, ExpandedMLSTM
 
 
@@ -30,6 +30,7 @@ def slstm(module: Any, **kwargs: Any) -> SLSTM:
     ... # doctest: +SKIP
     >>> mixer = slstm(sLSTMLayer(config))  # doctest: +SKIP
     """
+    require(module, "an sLSTMLayer of xlstm", "config", "slstm_cell")
     config = module.config
     if config.backend != "vanilla" or config.function != "slstm":
         refuse(
@@ -81,6 +82,7 @@ def mlstm(module: Any, **kwargs: Any) -> MLSTM:
     >>> mixer = mlstm(mLSTMLayer(mLSTMLayerConfig(embedding_dim=16, num_heads=4)))
     ... # doctest: +SKIP
     """
+    require(module, "the mLSTMLayer of xlstm.xlstm_large", "config")
     config = module.config
     if not hasattr(config, "gate_soft_cap") or not hasattr(module, "multihead_norm"):
         refuse(f"a {type(module).__name__}", "the mLSTMLayer of xlstm.xlstm_large")
@@ -145,6 +147,7 @@ def expanded_mlstm(module: Any, **kwargs: Any) -> ExpandedMLSTM:
     >>> config = mLSTMLayerConfig(embedding_dim=16, context_length=64)  # doctest: +SKIP
     >>> mixer = expanded_mlstm(mLSTMLayer(config))  # doctest: +SKIP
     """
+    require(module, "the mLSTMLayer of xlstm.blocks.mlstm.layer", "config")
     config = module.config
     if not hasattr(config, "qkv_proj_blocksize"):
         refuse(f"a {type(module).__name__}", "the mLSTMLayer of xlstm.blocks.mlstm.layer")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import numbers
 import types
 import typing
@@ -39,6 +40,8 @@ def check_types(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Non
                 f"`{cls.__name__}` received {name}={given[name]!r} "
                 f"({type(given[name]).__name__}), expected {expected}."
             )
+        if name in given and isinstance(given[name], float) and math.isnan(given[name]):
+            raise ValueError(f"`{cls.__name__}` received {name}=nan, expected a number.")
 
 
 def _signature(cls: type) -> inspect.Signature:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import numbers
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -110,6 +112,39 @@ def require_sequence(layer: keras.layers.Layer, shape: Any) -> int:
     return int(shape[-1])
 
 
+def as_numbers(layer: keras.layers.Layer, x: Any) -> Any:
+    """An input of a layer in its dtype, where it is of integers or flags; complex is refused."""
+    dtype = keras.backend.standardize_dtype(x.dtype) if hasattr(x, "dtype") else ""
+    if "complex" in dtype:
+        raise TypeError(
+            f"`{type(layer).__name__}` received an input of dtype {dtype}, expected real numbers. "
+            "Give the real and imaginary parts as channels."
+        )
+    return keras.ops.cast(x, layer.input_dtype) if "int" in dtype or dtype == "bool" else x
+
+
+def require_width(layer: keras.layers.Layer, shape: Any, width: int | None) -> None:
+    """Refuses an input of another width than a layer was built for."""
+    if width is not None and shape[-1] != width:
+        raise ValueError(
+            f"`{type(layer).__name__}` received an input of shape {tuple(shape)}, expected "
+            f"(B, T, {width}): it was built for a width of {width}."
+        )
+
+
+def require_size(layer: keras.layers.Layer, name: str, value: Any, least: int) -> None:
+    """Refuses a plain value that is no integer of at least `least`; a tensor is let through."""
+    if value is None or isinstance(value, bool | float | str):
+        wrong = True
+    else:
+        wrong = isinstance(value, numbers.Integral) and int(value) < least
+    if wrong:
+        raise ValueError(
+            f"`{type(layer).__name__}` received {name}={value!r}, expected an integer of at least "
+            f"{least}."
+        )
+
+
 def require_rows(layer: keras.layers.Layer, x: Any, **given: Any) -> None:
     """Refuses a mask or segment ids that are not `(B, T)` of an input `(B, T, ...)`."""
     expected = tuple(x.shape[:2])
@@ -123,6 +158,27 @@ def require_rows(layer: keras.layers.Layer, x: Any, **given: Any) -> None:
                 f"`{type(layer).__name__}` received {name} of shape {shape}, expected (B, T) = "
                 f"{expected}, as its input has."
             )
+        dtype = keras.backend.standardize_dtype(value.dtype)
+        if name == "segment_ids" and "int" not in dtype:
+            raise TypeError(
+                f"`{type(layer).__name__}` received segment_ids of dtype {dtype}, expected "
+                "integers. Cast them."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class StateShape:
+    """The shape of a tensor of a state without its rows; a size of 0 grows with the past."""
+
+    sizes: tuple[int, ...]
+
+    def holds(self, shape: tuple[Any, ...]) -> bool:
+        """Whether a tensor `(B, ...)`, or a scalar where the form has one, is of these sizes."""
+        sizes = tuple(shape[1:])
+        return len(sizes) == len(self.sizes) and all(
+            known == 0 or size in (None, known)
+            for size, known in zip(sizes, self.sizes, strict=True)
+        )
 
 
 def require_state(layer: Any, state: Any, form: Any, batch_size: Any) -> None:
@@ -131,7 +187,8 @@ def require_state(layer: Any, state: Any, form: Any, batch_size: Any) -> None:
     Args:
         layer: the layer that received it.
         state: what it received.
-        form: a nest with a None for each tensor. A state may hold more keys than it.
+        form: a nest with a `StateShape` for each tensor. A state whose past has a length may hold
+            more keys than it.
         batch_size: int, or None where it is unknown: B of the input.
     """
     problem = _difference(state, form, "state")
@@ -160,6 +217,8 @@ def _difference(state: Any, form: Any, path: str) -> str | None:
         if not isinstance(state, dict) or not set(form) <= set(state):
             keys = sorted(state) if isinstance(state, dict) else type(state).__name__
             return f"with {keys} at `{path}`, expected the keys {sorted(form)}"
+        if "length" not in form and set(state) != set(form):
+            return f"with {sorted(state)} at `{path}`, expected the keys {sorted(form)}"
         pairs = [(state[key], form[key], f"{path}[{key!r}]") for key in form]
     elif isinstance(form, list | tuple):
         if not isinstance(state, list | tuple) or len(state) != len(form):
@@ -167,6 +226,10 @@ def _difference(state: Any, form: Any, path: str) -> str | None:
             return f"with {size} at `{path}`, expected a list of {len(form)}"
         pairs = [(state[i], form[i], f"{path}[{i}]") for i in range(len(form))]
     else:
-        no_tensor = not hasattr(state, "shape")
-        return f"with {type(state).__name__} at `{path}`, expected a tensor" if no_tensor else None
+        if not hasattr(state, "shape"):
+            return f"with {type(state).__name__} at `{path}`, expected a tensor"
+        if not form.holds(tuple(state.shape)):
+            sizes = ", ".join("any" if size == 0 else str(size) for size in ("B", *form.sizes))
+            return f"of shape {tuple(state.shape)} at `{path}`, expected ({sizes})"
+        return None
     return next((found for pair in pairs if (found := _difference(*pair))), None)

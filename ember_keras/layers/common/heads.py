@@ -30,6 +30,15 @@ def require_at_least(layer: Any, least: float, **given: Any) -> None:
             )
 
 
+def require_positive(layer: Any, **given: Any) -> None:
+    """Refuses arguments that are not above 0; None is let through."""
+    for name, value in given.items():
+        if value is not None and not value > 0:
+            raise ValueError(
+                f"`{type(layer).__name__}` received {name}={value}, expected more than 0."
+            )
+
+
 def dense(
     layer: Any, units: int, name: str, input_width: int, use_bias: bool = False, **options: Any
 ) -> keras.layers.Dense:

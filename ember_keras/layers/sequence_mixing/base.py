@@ -12,12 +12,19 @@ from ember_keras.layers.base import (
     EmberLayer,
     Mixin,
     State,
+    StateShape,
+    as_numbers,
     require_rows,
     require_sequence,
+    require_size,
     require_state,
+    require_width,
 )
 from ember_keras.ops.kernels.row_groups import by_rows
 from ember_keras.ops.tensor import call_unwrapped
+
+NO_SEGMENT = -(2**31)
+"""The id that stands for no segment yet."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +97,10 @@ class Stateful(Mixin):
 
     def _require_state(self, state: State, x: Any) -> None:
         if self._form is None:
-            self._form = _Form(keras.tree.map_structure(lambda _: None, self.initial_state(1)))
+            shapes = keras.tree.map_structure(
+                lambda leaf: StateShape(tuple(leaf.shape[1:])), self.initial_state(1)
+            )
+            self._form = _Form(shapes)
         require_state(self, state, self._form.nest, x.shape[0])
 
 
@@ -106,8 +116,8 @@ class SequenceMixer(Stateful, EmberLayer):
         state: the nest that `initial_state` or an earlier call returned, or None for a fresh start.
         mask: bool tensor `(B, T)`, True at real positions. Padding is not there at all: it changes
             neither a real output nor the state. Outputs at padding are finite and mean nothing.
-        segment_ids: int tensor `(B, T)`. Neighbouring positions with the same id are one sequence;
-            several may be packed in a row, and none sees another.
+        segment_ids: int tensor `(B, T)`, of 32 bits. Neighbouring positions with the same id are
+            one sequence; several may be packed in a row, and none sees another.
         training: bool.
         return_state: bool. Gives `(y, state)` in place of `y`.
 
@@ -118,9 +128,18 @@ class SequenceMixer(Stateful, EmberLayer):
     """Whether a large batch is mixed in groups of rows where that saves memory and time: for a
     mixer of many or wide intermediate tensors, and no loop over time."""
 
+    _built_width: int | None = None
+
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         self.supports_masking = True
+
+    def build(self, input_shape: Any) -> None:
+        self._built_width = int(input_shape[-1])
+        super().build(input_shape)
+
+    def _convert_input(self, x: Any) -> Any:
+        return as_numbers(self, super()._convert_input(x))
 
     def mix(
         self,
@@ -161,11 +180,14 @@ class SequenceMixer(Stateful, EmberLayer):
     ) -> Any:
         """What `call` does; a subclass whose `call` takes more passes `others` on to its `mix`."""
         require_sequence(self, tuple(x.shape))
+        require_width(self, x.shape, self._built_width)
         if state is not None or return_state:
             self._require_causal("state")
         require_rows(self, x, mask=mask, segment_ids=segment_ids)
         if mask is not None:
             mask = ops.cast(mask, "bool")
+            # A number that is none would come back in a gradient, as its product with zero.
+            x = ops.where(ops.expand_dims(mask, -1), x, ops.zeros_like(x))
         inner = None
         if state is not None:
             self._require_state(state, x)
@@ -189,6 +211,9 @@ class SequenceMixer(Stateful, EmberLayer):
     def initial_state(self, batch_size: int, max_length: int | None = None) -> State:
         self._require_causal("state")
         self._require_built()
+        require_size(self, "batch_size", batch_size, 0)
+        if max_length is not None:
+            require_size(self, "max_length", max_length, 1)
         inner = self.initial_mixer_state(batch_size, max_length)
         return {"mixer": inner, "segment": _no_segment(batch_size)}
 
@@ -200,7 +225,7 @@ class SequenceMixer(Stateful, EmberLayer):
             at = ops.expand_dims(ops.argmax(ops.cast(mask, "int32"), axis=1), 1)
             first = ops.take_along_axis(ops.cast(segment_ids, "int32"), at, axis=1)[:, 0]
             other = ops.logical_and(first != last_segment, ops.any(mask, axis=1))
-        other = ops.logical_and(other, last_segment >= 0)
+        other = ops.logical_and(other, last_segment != NO_SEGMENT)
         fresh = self.initial_mixer_state(ops.shape(segment_ids)[0], None)
 
         def choose(old: Any, new: Any) -> Any:
@@ -223,7 +248,7 @@ def _map_common(function: Any, old: State, new: State) -> State:
 
 
 def _no_segment(batch_size: Any) -> Any:
-    return ops.full((batch_size,), -1, dtype="int32")
+    return ops.full((batch_size,), NO_SEGMENT, dtype="int32")
 
 
 def _last_segment(before: Any, mask: Any, segment_ids: Any) -> Any:

@@ -82,6 +82,7 @@ class ExpandedMLSTM(SequenceMixer):
         self.inner_dim = inner_dim
         self.block_dim = block_dim
         self.conv_taps = conv_taps
+        heads.require_positive(self, epsilon=epsilon)
         self.epsilon = epsilon
 
     def build(self, input_shape: Any) -> None:

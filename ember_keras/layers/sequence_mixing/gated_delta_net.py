@@ -84,6 +84,7 @@ class GatedDeltaNet(SequenceMixer):
         self.key_dim = key_dim
         self.value_dim = value_dim
         self.conv_taps = conv_taps
+        heads.require_positive(self, epsilon=epsilon)
         self.epsilon = epsilon
         self.negative_eigenvalues = negative_eigenvalues
 

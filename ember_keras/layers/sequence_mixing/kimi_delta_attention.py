@@ -57,6 +57,7 @@ class KimiDeltaAttention(SequenceMixer):
         heads.require_at_least(self, 1, num_heads=num_heads, conv_taps=conv_taps)
         self.num_heads = num_heads
         self.conv_taps = conv_taps
+        heads.require_positive(self, epsilon=epsilon)
         self.epsilon = epsilon
 
     def build(self, input_shape: Any) -> None:

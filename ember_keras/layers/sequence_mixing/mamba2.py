@@ -87,6 +87,7 @@ class Mamba2(SequenceMixer):
         self.conv_taps = conv_taps
         self.use_bias = use_bias
         self.conv_bias = conv_bias
+        heads.require_positive(self, epsilon=epsilon)
         self.epsilon = epsilon
 
     def build(self, input_shape: Any) -> None:

@@ -77,6 +77,7 @@ class MLSTM(SequenceMixer):
         self.value_dim = value_dim
         self.gate_soft_cap = gate_soft_cap
         self.use_bias = use_bias
+        heads.require_positive(self, epsilon=epsilon)
         self.epsilon = epsilon
 
     def build(self, input_shape: Any) -> None:

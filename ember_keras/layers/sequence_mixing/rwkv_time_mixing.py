@@ -32,10 +32,7 @@ class RWKVTimeMixer(SequenceMixer):
     ):
         super().__init__(**kwargs)
         heads.require_at_least(self, 1, num_heads=num_heads, head_dim=head_dim, inner_dim=inner_dim)
-        if epsilon <= 0:
-            raise ValueError(
-                f"`{type(self).__name__}` received epsilon={epsilon}, expected more than 0."
-            )
+        heads.require_positive(self, epsilon=epsilon)
         self.num_heads = num_heads
         self.head_dim = head_dim
         self.inner_dim = inner_dim

@@ -38,6 +38,9 @@ class TimedMixer(SequenceMixer):
         if time_deltas is not None:
             require_rows(self, x, time_deltas=time_deltas)
             time_deltas = ops.cast(time_deltas, wide_dtype(self.compute_dtype))
+            if mask is not None:
+                here = ops.cast(mask, "bool")
+                time_deltas = ops.where(here, time_deltas, ops.zeros_like(time_deltas))
             time_deltas = ops.expand_dims(time_deltas, -1)
         return self._run(
             x, state, mask, segment_ids, training, return_state, time_deltas=time_deltas
