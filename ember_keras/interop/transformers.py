@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ember_keras.interop.weights import assign, refuse
+from ember_keras.interop.weights import assign, refuse, require
 from ember_keras.layers import RGLRU, Attention, GatedDeltaNet, Mamba, Mamba2, SlidingAttention
 
 __all__ = ["attention", "gated_delta_net", "mamba", "mamba2", "rg_lru"]
@@ -319,6 +319,7 @@ def _silu(module: Any) -> None:
 
 def _weights(module: Any) -> dict[str, np.ndarray]:
     """The module's weights in numpy, by name."""
+    require(module, "a mixer of transformers", "state_dict")
     return {
         name: value.detach().float().cpu().numpy() for name, value in module.state_dict().items()
     }
