@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ember_keras.interop.weights import assign, refuse, require
+from ember_keras.interop.weights import assign, refuse, tensors
 from ember_keras.layers import RGLRU, Attention, GatedDeltaNet, Mamba, Mamba2, SlidingAttention
 
 __all__ = ["attention", "gated_delta_net", "mamba", "mamba2", "rg_lru"]
@@ -47,7 +47,7 @@ def attention(module: Any) -> Attention:
     # Others have the same weights and use them otherwise: neighbours turned, capped scores.
     if name not in _ATTENTION:
         refuse(f"a {name}", f"one of {', '.join(_ATTENTION)}")
-    weights, config = _weights(module), module.config
+    weights, config = tensors(module), module.config
     rotary = config.rope_parameters
     if rotary.get("rope_type", "default") != "default":
         refuse(f"a {name} with rotary positions of type {rotary['rope_type']!r}", "'default'")
@@ -94,7 +94,7 @@ def mamba(module: Any) -> Mamba:
     mixer = ek.interop.transformers.mamba(peer)
     ```
     """
-    weights = _weights(module)
+    weights = tensors(module)
     _require(weights, module, "in_proj.weight", "conv1d.weight", "x_proj.weight", "A_log")
     if getattr(module, "activation", "silu") not in ("silu", "swish"):
         raise ValueError(
@@ -162,7 +162,7 @@ def rg_lru(module: Any) -> RGLRU:
     mixer = ek.interop.transformers.rg_lru(peer)
     ```
     """
-    weights = _weights(module)
+    weights = tensors(module)
     _require(weights, module, "linear_x.weight", "conv_1d.weight", "rg_lru.recurrent_param")
     activation = type(module.act_fn).__name__
     if "gelu" not in activation.lower() or activation in _EXACT_GELU:
@@ -215,7 +215,7 @@ def mamba2(module: Any) -> Mamba2:
     mixer = ek.interop.transformers.mamba2(Mamba2Mixer(config, layer_idx=0))
     ```
     """
-    weights = _weights(module)
+    weights = tensors(module)
     _require(weights, module, "in_proj.weight", "conv1d.weight", "dt_bias", "A_log", "norm.weight")
     _silu(module)
     if tuple(module.time_step_limit) != (0.0, float("inf")):
@@ -276,7 +276,7 @@ def gated_delta_net(module: Any) -> GatedDeltaNet:
     mixer = ek.interop.transformers.gated_delta_net(Qwen3NextGatedDeltaNet(config, layer_idx=0))
     ```
     """
-    weights = _weights(module)
+    weights = tensors(module)
     _require(weights, module, "in_proj_qkvz.weight", "in_proj_ba.weight", "conv1d.weight", "A_log")
     _silu(module)
     groups, size = module.num_k_heads, module.num_v_heads // module.num_k_heads
@@ -315,14 +315,6 @@ def gated_delta_net(module: Any) -> GatedDeltaNet:
 def _silu(module: Any) -> None:
     if module.activation not in ("silu", "swish"):
         refuse(f"a {type(module).__name__} with the activation {module.activation!r}", "'silu'")
-
-
-def _weights(module: Any) -> dict[str, np.ndarray]:
-    """The module's weights in numpy, by name."""
-    require(module, "a mixer of transformers", "state_dict")
-    return {
-        name: value.detach().float().cpu().numpy() for name, value in module.state_dict().items()
-    }
 
 
 def _require(weights: dict[str, np.ndarray], module: Any, *names: str) -> None:

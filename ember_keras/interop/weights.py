@@ -9,6 +9,7 @@ import numpy as np
 
 def tensors(module: Any) -> dict[str, np.ndarray]:
     """The weights of a torch module by name, as numpy arrays."""
+    require(module, "a module of PyTorch", "state_dict")
     return {
         name: value.detach().cpu().float().numpy().copy()
         for name, value in module.state_dict().items()

@@ -86,7 +86,21 @@ def wide_dtype(dtype: str) -> str:
 
 
 class EmberLayer(EmberCall, keras.layers.Layer):
-    """A Keras layer that keeps the dtype of its state and takes `EmberTensor`."""
+    """A Keras layer that keeps the dtype of its state and takes `EmberTensor`.
+
+    Integers and flags that it is given are numbers of its dtype.
+    """
+
+    def _convert_input(self, x: Any) -> Any:
+        x = super()._convert_input(x)
+        dtype = keras.backend.standardize_dtype(x.dtype) if hasattr(x, "dtype") else ""
+        if "complex" in dtype:
+            raise TypeError(
+                f"`{type(self).__name__}` received an input of dtype {dtype}, expected real "
+                "numbers. Give the real and imaginary parts as channels."
+            )
+        is_number = "int" not in dtype and dtype != "bool"
+        return x if is_number else keras.ops.cast(x, self.input_dtype)
 
     def add_wide_weight(self, shape: Any, initializer: Any, name: str) -> Any:
         """Adds a weight that is float32 or wider under every policy.
@@ -110,17 +124,6 @@ def require_sequence(layer: keras.layers.Layer, shape: Any) -> int:
             "expected at least one position. Drop empty sequences."
         )
     return int(shape[-1])
-
-
-def as_numbers(layer: keras.layers.Layer, x: Any) -> Any:
-    """An input of a layer in its dtype, where it is of integers or flags; complex is refused."""
-    dtype = keras.backend.standardize_dtype(x.dtype) if hasattr(x, "dtype") else ""
-    if "complex" in dtype:
-        raise TypeError(
-            f"`{type(layer).__name__}` received an input of dtype {dtype}, expected real numbers. "
-            "Give the real and imaginary parts as channels."
-        )
-    return keras.ops.cast(x, layer.input_dtype) if "int" in dtype or dtype == "bool" else x
 
 
 def require_width(layer: keras.layers.Layer, shape: Any, width: int | None) -> None:

@@ -85,6 +85,19 @@ def test_explain_has_one_row_that_runs():
         assert running == {here(engine)[0].name if here(engine) else "portable"}
 
 
+def test_attention_of_mlx_on_a_cpu_leaves_long_inputs_to_the_portable_form():
+    if backend.name() != "mlx":
+        pytest.skip("mlx's kernel alone makes all scores")
+
+    def running(time, device):
+        shapes = dict.fromkeys("qkv", (1, time, 1, 4))
+        rows = kernels.explain("attention", **shapes, device=device)
+        return next(row.kernel for row in rows if row.runs)
+
+    assert running(1024, "cpu") == running(2048, "gpu") == "mlx_sdpa"
+    assert running(2048, "cpu") == "portable"
+
+
 def test_explain_refuses_what_it_does_not_know():
     with pytest.raises(ValueError, match="Did you mean 'fft_conv'"):
         kernels.explain("fft_convolution")

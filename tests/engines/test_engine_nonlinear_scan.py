@@ -362,6 +362,29 @@ def test_xla_of_tensorflow_compiles_the_gradient():
         assert error(a, b.numpy()) < 1e-5
 
 
+def test_memory_of_a_compiled_gradient_of_mlx_is_that_of_its_inputs():
+    """The gradient of each position's slice, as long as the sequence, would be 100 times that."""
+    if backend.name() != "mlx":
+        pytest.skip("mlx writes the loop out")
+    import mlx.core as mx
+
+    def leaky(x, state, r):
+        state = ops.tanh(x + ops.matmul(state, r))
+        return state, state
+
+    def loss(x, r):
+        y = nonlinear_scan(leaky, x, weights=r, fresh_state=np.zeros((1, 32), "float32"))
+        return ops.sum(ops.square(y))
+
+    x, r = (ops.convert_to_tensor(normal(rng(4), *shape)) for shape in ((1, 512, 32), (32, 32)))
+    run = backend.compile(backend.value_and_grad(loss))
+    mx.eval(x, r)
+    mx.reset_peak_memory()
+    before = mx.get_active_memory()
+    mx.eval(*tree.flatten(run(x, r)))
+    assert mx.get_peak_memory() - before < 20 * x.nbytes
+
+
 def test_naive_gradients_can_be_trusted():
     """The finite differences that the tests stand on, against a closed form."""
     x = rng(2).normal(size=(1, 3, 1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ember_keras.layers.base import EmberLayer, as_numbers
+from ember_keras.layers.base import EmberLayer
 
 
 class ChannelMixer(EmberLayer):
@@ -13,9 +13,6 @@ class ChannelMixer(EmberLayer):
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         self.supports_masking = True
-
-    def _convert_input(self, x: Any) -> Any:
-        return as_numbers(self, super()._convert_input(x))
 
     def _width(self, shape: Any) -> int:
         if not isinstance(shape, tuple | list) or len(shape) < 2 or shape[-1] is None:

@@ -13,7 +13,6 @@ from ember_keras.layers.base import (
     Mixin,
     State,
     StateShape,
-    as_numbers,
     require_rows,
     require_sequence,
     require_size,
@@ -137,9 +136,6 @@ class SequenceMixer(Stateful, EmberLayer):
     def build(self, input_shape: Any) -> None:
         self._built_width = int(input_shape[-1])
         super().build(input_shape)
-
-    def _convert_input(self, x: Any) -> Any:
-        return as_numbers(self, super()._convert_input(x))
 
     def mix(
         self,

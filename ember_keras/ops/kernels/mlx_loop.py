@@ -15,22 +15,29 @@ BLOCK = 64
 """Positions that are differentiated together."""
 
 
-def run(step, state, xs, weights):
-    """Return ``(ys, state)`` of the loop ``y, state = step(x, state, weights)``, as `time_loop`."""
+def run(loop, state, xs, weights):
+    """Return ``(ys, state)`` of ``loop(state, xs, weights)``.
+
+    Args:
+        loop: function that runs all positions of `xs`, one after another.
+        state: nest of tensors.
+        xs: nest of tensors with the same first length.
+        weights: nest of tensors.
+    """
     count = int(tree.flatten(xs)[0].shape[0])
     if count <= BLOCK:
-        return _block(step, state, xs, weights)
+        return loop(state, xs, weights)
     nests, shape = (state, xs, weights), []
 
     def forward(*leaves):
-        state, xs, weights = _packed(nests, leaves)
+        state, xs, weights = tree.pack_sequence_as(nests, list(leaves))
         borders, ys = [], []
         for start in range(0, count, BLOCK):
             part = _part(xs, start)
             if ys:  # A block is done before the next begins.
                 part, weights = _after((part, weights), (ys[-1], state))
             borders.append(state)
-            y, state = _block(step, state, part, weights)
+            y, state = loop(state, part, weights)
             ys.append(y)
         ys = tree.map_structure(lambda *each: mx.concatenate(each), *ys)
         borders = tree.map_structure(lambda *each: mx.stack(each), *borders)
@@ -38,7 +45,7 @@ def run(step, state, xs, weights):
         return tuple(tree.flatten((ys, state))), tuple(tree.flatten(borders))
 
     def backward(inputs, residuals, cotangent):
-        state, xs, weights = _packed(nests, inputs)
+        state, xs, weights = tree.pack_sequence_as(nests, list(inputs))
         borders = tree.pack_sequence_as(state, residuals)
         y_slope, slope = tree.pack_sequence_as(shape[0], cotangent)
         found, total, order = [], None, mx.array(_order(count))
@@ -47,7 +54,7 @@ def run(step, state, xs, weights):
             if found:
                 given = _after(given, (found[-1], slope, total))
             before = tree.map_structure(lambda leaf: leaf[start // BLOCK], borders)  # noqa: B023
-            slope, dx, dweights = _slopes(step, before, *given, slope)
+            slope, dx, dweights = _slopes(loop, before, *given, slope)
             found.append(dx)
             total = dweights if total is None else [a + b for a, b in zip(total, dweights)]  # noqa: B905
         # The last block first, as they were made: `mx.compile` goes through its graph from the
@@ -68,18 +75,7 @@ def _order(count):
     return [where[at] for at in range(count)]
 
 
-def _block(step, state, xs, weights):
-    ys = []
-    for at in range(int(tree.flatten(xs)[0].shape[0])):
-        x = tree.map_structure(lambda leaf: leaf[at], xs)  # noqa: B023
-        if ys:
-            x = _after(x, (ys[-1], state))
-        y, state = step(x, state, weights)
-        ys.append(y)
-    return tree.map_structure(lambda *each: mx.stack(each), *ys), state
-
-
-def _slopes(step, state, xs, y_slope, weights, slope):
+def _slopes(loop, state, xs, y_slope, weights, slope):
     """The gradients of a block, for the floating leaves alone: a nest and two lists."""
     held = (state, _floating(xs), _floating(weights))
     sizes = [len(tree.flatten(nest)) for nest in held]
@@ -87,7 +83,7 @@ def _slopes(step, state, xs, y_slope, weights, slope):
     def block(*leaves):
         first, *rest = _cut(leaves, sizes)
         here = tree.pack_sequence_as(state, first)
-        result = _block(step, here, _filled(xs, rest[0]), _filled(weights, rest[1]))
+        result = loop(here, _filled(xs, rest[0]), _filled(weights, rest[1]))
         return tree.flatten(result)
 
     _, slopes = mx.vjp(block, tree.flatten(held), tree.flatten((y_slope, slope)))
@@ -98,10 +94,6 @@ def _slopes(step, state, xs, y_slope, weights, slope):
 def _cut(leaves, sizes):
     ends = [sum(sizes[: at + 1]) for at in range(len(sizes))]
     return [list(leaves[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
-
-
-def _packed(nests, leaves):
-    return tree.pack_sequence_as(nests, list(leaves))
 
 
 def _part(nest, start):

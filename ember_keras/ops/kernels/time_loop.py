@@ -138,13 +138,13 @@ def _mlx(step, recompute):
         made = mx.checkpoint(apart)
     else:
         made = mx.compile(lambda *nests: step(*nests)) if pure(step.cell) else step
-    return functools.partial(_loop_of_mlx, made)
+    return functools.partial(_in_blocks_of_mlx, _scan(made))
 
 
-def _loop_of_mlx(step, state, xs, weights):
+def _in_blocks_of_mlx(loop, state, xs, weights):
     from ember_keras.ops.kernels import mlx_loop
 
-    return mlx_loop.run(step, state, xs, weights)
+    return mlx_loop.run(loop, state, xs, weights)
 
 
 _COMPILED = ("jax", "tensorflow", "mlx")
