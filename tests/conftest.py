@@ -1,6 +1,8 @@
 """What every test shares: one backend a process, a seeded generator, a tolerance, the markers."""
 
+import gc
 import os
+import random
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ BACKEND = os.environ.get("KERAS_BACKEND")
 
 
 def pytest_configure(config):
+    gc.set_threshold(200_000, 50, 100)  # Traces are many small objects that live long.
     if BACKEND not in BACKENDS:
         raise pytest.UsageError(
             f"KERAS_BACKEND is {BACKEND!r}; the tests run under one backend a process and never "
@@ -40,6 +43,12 @@ def pytest_collection_modifyitems(items):
 def _group(item):
     case = getattr(item, "callspec", None) and item.callspec.params.get("case")
     return getattr(case, "id", None) or item.nodeid.partition("::")[0]
+
+
+@pytest.fixture(autouse=True)
+def same_weights_each_time():
+    """Keras draws the seeds of initializers from Python's generator."""
+    random.seed(0)
 
 
 @pytest.fixture

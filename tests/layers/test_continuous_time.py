@@ -166,7 +166,7 @@ def test_long_times_are_silent_and_finite(mode, wiring, rng):
 
 def test_a_long_time_shuts_or_opens_the_gate(rng, assert_close):
     layer = mixer_of("cfc")
-    x, _ = inputs_of(rng)
+    x, _ = inputs_of(rng, batch=32)
     w = {name: to_numpy(layer.part(name)) for name in ("input_0", "bias_0", "heads", "heads_bias")}
     below = 1.7159 * np.tanh(0.666 * (x[:, 0] @ w["input_0"] + w["bias_0"]))
     g, h, slope, offset = np.split(below @ w["heads"] + w["heads_bias"], 4, axis=-1)
@@ -174,7 +174,7 @@ def test_a_long_time_shuts_or_opens_the_gate(rng, assert_close):
     late = np.exp(np.minimum(0.0, slope * 1000.0 + offset))
     gate = late / (1.0 + np.exp(-np.abs(slope * 1000.0 + offset)))
     expected = np.tanh(g) + gate * (np.tanh(h) - np.tanh(g))
-    y = layer(x[:, :1], time_deltas=np.full((2, 1), 1000.0, "float32"))
+    y = layer(x[:, :1], time_deltas=np.full((32, 1), 1000.0, "float32"))
     assert_close(to_numpy(y)[:, 0], expected)
 
 
