@@ -12,6 +12,8 @@ from typing import Any
 
 from ember_keras.config.components import nearest
 
+_NONE = type(None)
+
 _KINDS: dict[type, tuple[type, str]] = {
     int: (numbers.Integral, "an int"),
     float: (numbers.Real, "a number"),
@@ -40,8 +42,16 @@ def check_types(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Non
                 f"`{cls.__name__}` received {name}={given[name]!r} "
                 f"({type(given[name]).__name__}), expected {expected}."
             )
-        if name in given and isinstance(given[name], float) and math.isnan(given[name]):
-            raise ValueError(f"`{cls.__name__}` received {name}=nan, expected a number.")
+        if name in given and isinstance(given[name], float) and not math.isfinite(given[name]):
+            raise ValueError(
+                f"`{cls.__name__}` received {name}={given[name]}, expected a finite number."
+            )
+    for name, values in _choices(cls).items():
+        if name in given and given[name] not in values:
+            raise ValueError(
+                f"`{cls.__name__}` received {name}={given[name]!r}, expected one of "
+                f"{', '.join(map(repr, values))}.{nearest(str(given[name]), map(str, values))}"
+            )
 
 
 def _signature(cls: type) -> inspect.Signature:
@@ -57,18 +67,35 @@ def _is(value: Any, kind: type) -> bool:
 @functools.cache
 def _plain_arguments(cls: type) -> dict[str, tuple[type, ...]]:
     """The arguments whose annotations are made of nothing but `_KINDS`."""
+    return {
+        name: kinds for name, kinds in _hints(cls).items() if all(kind in _KINDS for kind in kinds)
+    }
+
+
+@functools.cache
+def _choices(cls: type) -> dict[str, tuple[Any, ...]]:
+    """The arguments that are annotated as one of some values, and these."""
+    return {
+        name: tuple(value for kind in kinds for value in typing.get_args(kind) or (None,))
+        for name, kinds in _hints(cls).items()
+        if any(typing.get_origin(kind) is typing.Literal for kind in kinds)
+        and all(typing.get_origin(kind) is typing.Literal or kind is _NONE for kind in kinds)
+    }
+
+
+def _hints(cls: type) -> dict[str, tuple[Any, ...]]:
+    """The annotations of a constructor's arguments, those of a union apart."""
     constructor: Any = getattr(cls, "__init__")  # noqa: B009
     try:
         hints = typing.get_type_hints(constructor)
     except (NameError, TypeError):  # Somebody else's class, whose annotations are for readers.
         return {}
-    found = {}
-    for name, hint in hints.items():
-        union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-        kinds = typing.get_args(hint) if union else (hint,)
-        if name != "return" and all(kind in _KINDS for kind in kinds):
-            found[name] = kinds
-    return found
+    unions = (typing.Union, types.UnionType)
+    return {
+        name: typing.get_args(hint) if typing.get_origin(hint) in unions else (hint,)
+        for name, hint in hints.items()
+        if name != "return"
+    }
 
 
 def unknown_arguments(cls: type, kwargs: dict[str, Any]) -> str:

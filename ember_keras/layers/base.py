@@ -21,6 +21,10 @@ State = Any
 """What a mixer carries from the past: a nest of tensors of fixed structure."""
 
 
+ROWS = ("mask", "segment_ids", "time_deltas")
+"""What a call takes `(B, T)` of, beside its input."""
+
+
 class EmberCall(Mixin):
     """A mixin over a Keras layer or model.
 
@@ -43,6 +47,11 @@ class EmberCall(Mixin):
             raise
         if "float64" in (self.compute_dtype, self.variable_dtype):
             require_float64(f"`{type(self).__name__}` received dtype='float64'")
+        if "float" not in self.compute_dtype:
+            raise ValueError(
+                f"`{type(self).__name__}` received dtype='{self.compute_dtype}', expected a type "
+                "of floating point numbers such as 'float32' or 'mixed_bfloat16'."
+            )
         self._convert_input_args = False
 
     def __call__(self, x: Any, *args: Any, **kwargs: Any) -> Any:
@@ -57,7 +66,12 @@ class EmberCall(Mixin):
     def _call_on_tensors(self, x: Any, **kwargs: Any) -> Any:
         mask = getattr(x, "_keras_mask", None)
         x = keras.tree.map_structure(self._convert_input, x)
-        kwargs = {key: keras.tree.map_structure(_as_tensor, value) for key, value in kwargs.items()}
+        kwargs = {
+            key: keras.ops.convert_to_tensor(value)
+            if key in ROWS and isinstance(value, list | tuple)
+            else keras.tree.map_structure(_as_tensor, value)
+            for key, value in kwargs.items()
+        }
         if mask is not None and self._call_has_mask_arg and kwargs.get("mask") is None:
             kwargs["mask"] = mask  # A cast makes a new tensor, which has lost its mask.
         return super().__call__(x, **kwargs)
@@ -154,6 +168,11 @@ def require_rows(layer: keras.layers.Layer, x: Any, **given: Any) -> None:
     for name, value in given.items():
         if value is None:
             continue
+        if not hasattr(value, "shape"):
+            raise TypeError(
+                f"`{type(layer).__name__}` received {name}={value!r}, expected a tensor (B, T) = "
+                f"{expected}."
+            )
         shape = tuple(value.shape)
         known = [(a, b) for a, b in zip(shape, expected, strict=False) if None not in (a, b)]
         if len(shape) != 2 or any(a != b for a, b in known):

@@ -122,3 +122,42 @@ def test_time_deltas_at_padding_may_be_anything(name, rng):
 
     for one, other in zip(slopes(np.nan), slopes(1.0), strict=True):
         same(one, other)
+
+
+def test_what_is_no_tensor_is_said_by_name(rng):
+    layer, x = build("min_gru"), numbers(rng, 2, TIME, WIDTH)
+    rows = [[True] * 4 + [False] * 2] * 2
+    same(
+        ek.backend.to_numpy(layer(x, mask=rows)), ek.backend.to_numpy(layer(x, mask=np.array(rows)))
+    )
+    same(ek.backend.to_numpy(layer(x, segment_ids=[[3] * TIME] * 2)), ek.backend.to_numpy(layer(x)))
+    with pytest.raises(TypeError, match=r"`MinGRU` received mask='yes'.*\(2, 6\)"):
+        layer(x, mask="yes")
+
+
+@pytest.mark.parametrize(
+    "build, words",
+    [
+        (lambda: ek.layers.Bidirectional(merge="nonsense"), "'sum', 'concat'"),
+        (lambda: ek.layers.GatedMLP(gate="relu"), "'swiglu', 'geglu', 'reglu'"),
+        (lambda: ek.layers.S4D(max_step=float("inf")), "max_step=inf"),
+        (lambda: ek.layers.Retention(expand_values=float("inf")), "expand_values=inf"),
+        (lambda: ek.layers.LTC(wiring=None), "wiring=None"),
+        (lambda: ek.layers.Mamba(dtype="int32"), "dtype='int32'"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(build, words):
+    with pytest.raises(ValueError, match=words):
+        build()
+
+
+@pytest.mark.parametrize("option", [{"window": 2.5}, {"scale": float("nan")}])
+def test_attention_refuses_windows_and_scales_that_are_none(option, rng):
+    q = numbers(rng, 1, 4, 2, 8)
+    with pytest.raises(ValueError, match=f"{next(iter(option))}="):
+        ek.ops.attention(q, q, q, **option)
+
+
+@pytest.mark.parametrize("name", ek.registry.sequence_mixers.names())
+def test_a_batch_of_no_rows_gives_none(name):
+    assert tuple(build(name)(np.zeros((0, TIME, WIDTH), "float32")).shape) == (0, TIME, WIDTH)

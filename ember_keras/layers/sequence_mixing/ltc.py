@@ -92,6 +92,8 @@ class LTC(TimedMixer):
         super().__init__(**kwargs)
         if ode_unfolds < 1:
             raise ValueError(f"`LTC` received ode_unfolds={ode_unfolds}, expected at least 1.")
+        if wiring is None:
+            raise ValueError("`LTC` received wiring=None, expected a wiring: LTC is one.")
         self.ode_unfolds = ode_unfolds
         self.wiring = build_wiring(wiring)
 

@@ -1,5 +1,8 @@
 """The public function of the attention engine."""
 
+import math
+import numbers
+
 import keras
 from keras import ops
 
@@ -100,6 +103,10 @@ def attention(
     mask = checks.rows("mask", mask, k.shape[0], source, "bool")
     segment_ids = checks.rows("segment_ids", segment_ids, q.shape[0], time, "int32")
     scale = float(int(q.shape[3]) ** -0.5 if scale is None else scale)
+    if not math.isfinite(scale):
+        raise ValueError(
+            f"Received scale={scale}; expected a finite number, or None for its usual."
+        )
     options = {"causal": causal, "window": window, "scale": scale}
     if not stateful:
         return _stateless(q, k, v, mask, segment_ids, options)
@@ -259,7 +266,7 @@ def _check(q, k, v, causal, window, segment_ids, stateful):
             f"Received q, k and v of dtypes {', '.join(sorted(dtypes))}; expected one dtype. "
             "Cast them to the same dtype."
         )
-    if window is not None and window < 1:
+    if window is not None and (not isinstance(window, numbers.Integral) or window < 1):
         raise ValueError(
             f"Received window={window}; expected an integer >= 1, or None for no window. "
             "A window of 1 sees only the position itself."

@@ -242,7 +242,8 @@ def _weights(scores, visible, lead=1, with_top=False):
             (-1, *(int(n) for n in visible.shape[1:lead]), 1, 1, *visible.shape[lead:]),
         )
         scores = ops.where(visible, scores, ops.full_like(scores, HIDDEN))
-    top = ops.stop_gradient(ops.max(scores, axis=-1, keepdims=True))
+    # With a least value, TensorFlow takes a batch of no rows too.
+    top = ops.stop_gradient(ops.max(scores, axis=-1, keepdims=True, initial=HIDDEN))
     weights = ops.exp(scores - top)
     if visible is not None:
         weights = ops.where(visible, weights, ops.zeros_like(weights))
