@@ -54,10 +54,6 @@ class Block(Stateful, EmberLayer):
     ):
         super().__init__(**kwargs)
         self.supports_masking = True
-        if norm_position not in ("pre", "post"):
-            raise ValueError(
-                f"`Block` received norm_position={norm_position!r}, expected 'pre' or 'post'."
-            )
         self.mixer = registry.build_part(mixer, _MIXERS, self.dtype_policy, "mixer")
         self.norm = None
         if norm is not None:

@@ -12,8 +12,6 @@ from typing import Any
 
 from ember_keras.config.components import nearest
 
-_NONE = type(None)
-
 _KINDS: dict[type, tuple[type, str]] = {
     int: (numbers.Integral, "an int"),
     float: (numbers.Real, "a number"),
@@ -24,7 +22,7 @@ _KINDS: dict[type, tuple[type, str]] = {
 
 
 def check_types(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Refuses an argument that is annotated as a plain value and is of another type.
+    """Refuses an argument that is annotated as a plain value, or as one of some, and is another.
 
     Args:
         cls: type, the class that is being built.
@@ -76,10 +74,9 @@ def _plain_arguments(cls: type) -> dict[str, tuple[type, ...]]:
 def _choices(cls: type) -> dict[str, tuple[Any, ...]]:
     """The arguments that are annotated as one of some values, and these."""
     return {
-        name: tuple(value for kind in kinds for value in typing.get_args(kind) or (None,))
+        name: typing.get_args(kinds[0])
         for name, kinds in _hints(cls).items()
-        if any(typing.get_origin(kind) is typing.Literal for kind in kinds)
-        and all(typing.get_origin(kind) is typing.Literal or kind is _NONE for kind in kinds)
+        if len(kinds) == 1 and typing.get_origin(kinds[0]) is typing.Literal
     }
 
 

@@ -9,8 +9,6 @@ from keras import ops
 
 from ember_keras.layers.base import State, wide, wide_dtype
 
-POOLINGS = ("mean", "max", "last")
-
 
 def initial_pool(batch_size: int, width: int, pooling: str, dtype: str) -> State:
     """The state of a pooling before the first position: a value, and the positions seen.

@@ -17,7 +17,7 @@ from ember_keras.models.base import (
     require_positive,
     require_tokens,
 )
-from ember_keras.models.pooling import POOLINGS, initial_pool, pool
+from ember_keras.models.pooling import initial_pool, pool
 from ember_keras.models.sequence_model import SequenceModel
 
 _Blocks = list[Annotated[Any, Component(*BLOCK_KINDS)]]
@@ -40,11 +40,6 @@ class _SummaryModel(HeadedModel):
     ):
         super().__init__(**kwargs)
         require_positive(self, width=width, **({"vocab_size": vocab_size} if vocab_size else {}))
-        if pooling not in POOLINGS:
-            raise ValueError(
-                f"`{type(self).__name__}` received pooling={pooling!r}, expected one of "
-                f"{', '.join(POOLINGS)}."
-            )
         self.width = width
         self.pooling = pooling
         self.vocab_size = vocab_size

@@ -136,8 +136,6 @@ class GatedMLP(ChannelMixer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        if gate not in _GATES:
-            raise ValueError(f"`GatedMLP` received gate={gate!r}, expected one of {list(_GATES)}.")
         self.hidden_dim = hidden_dim
         self.gate = gate
         self.use_bias = use_bias

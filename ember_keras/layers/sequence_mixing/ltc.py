@@ -93,7 +93,7 @@ class LTC(TimedMixer):
         if ode_unfolds < 1:
             raise ValueError(f"`LTC` received ode_unfolds={ode_unfolds}, expected at least 1.")
         if wiring is None:
-            raise ValueError("`LTC` received wiring=None, expected a wiring: LTC is one.")
+            raise ValueError("`LTC` received wiring=None, expected one such as 'full' or 'ncp'.")
         self.ode_unfolds = ode_unfolds
         self.wiring = build_wiring(wiring)
 

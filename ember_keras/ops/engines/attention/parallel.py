@@ -6,6 +6,7 @@ scores of one chunk of queries at a time, and its gradient recomputes them (Flas
 arXiv 2205.14135, without the split over keys).
 """
 
+import math
 from typing import Any, NamedTuple
 
 from keras import ops
@@ -243,7 +244,7 @@ def _weights(scores, visible, lead=1, with_top=False):
         )
         scores = ops.where(visible, scores, ops.full_like(scores, HIDDEN))
     # With a least value, TensorFlow takes a batch of no rows too.
-    top = ops.stop_gradient(ops.max(scores, axis=-1, keepdims=True, initial=HIDDEN))
+    top = ops.stop_gradient(ops.max(scores, axis=-1, keepdims=True, initial=-math.inf))
     weights = ops.exp(scores - top)
     if visible is not None:
         weights = ops.where(visible, weights, ops.zeros_like(weights))
