@@ -15,7 +15,7 @@ jax may reuse the memory of the arguments at the positions `donate` |
 | `to_dlpack(x)`, `from_dlpack(x)` | exchange with other libraries |
 | `devices()` | the devices of this process, as strings such as ``"cpu:0"`` |
 
-`pad(x, pad_width, constant_values=0)` is one function for all of them.
+`pad(x, pad_width, constant_values=0)` and `each_length(model, kind)` are one function for all.
 """
 
 import importlib
@@ -39,11 +39,14 @@ FUNCTIONS = (
 )
 """What every backend module offers, with the same signatures."""
 
+_LATE = {"each_length": "_lengths", "pad": "_padding"}
+
 __all__ = [
     "Capabilities",
     "Installed",
     "activate",
     "capabilities",
+    "each_length",
     "installed",
     "name",
     "pad",
@@ -93,11 +96,10 @@ def __getattr__(attribute):
         module = importlib.import_module(f"ember_keras.backend._{name()}")
         function = globals()[attribute] = getattr(module, attribute)
         return function
-    if attribute == "pad":  # Its module imports Keras, which comes after `activate`.
-        from ember_keras.backend._padding import pad
-
-        globals()["pad"] = pad
-        return pad
+    if attribute in _LATE:  # Their modules import Keras, which comes after `activate`.
+        module = importlib.import_module(f"ember_keras.backend.{_LATE[attribute]}")
+        function = globals()[attribute] = getattr(module, attribute)
+        return function
     raise AttributeError(
         f"module 'ember_keras.backend' has no attribute {attribute!r}; it has "
         f"{', '.join(sorted(__all__))}.{environment.nearest(attribute, __all__)}"

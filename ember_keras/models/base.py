@@ -38,6 +38,25 @@ class EmberModel(Stateful, EmberCall, keras.Model):
         backend.require_training()
         return super().train_on_batch(*args, **kwargs)
 
+    def make_train_function(self, force: bool = False) -> Any:
+        """Keras's own; on tensorflow it compiles each length of sequences that it meets."""
+        return self._made("train", force)
+
+    def make_test_function(self, force: bool = False) -> Any:
+        """Keras's own; on tensorflow it compiles each length of sequences that it meets."""
+        return self._made("test", force)
+
+    def make_predict_function(self, force: bool = False) -> Any:
+        """Keras's own; on tensorflow it compiles each length of sequences that it meets."""
+        return self._made("predict", force)
+
+    def _made(self, kind: str, force: bool) -> Any:
+        before = getattr(self, f"{kind}_function")
+        getattr(super(), f"make_{kind}_function")(force=force)
+        if getattr(self, f"{kind}_function") is not before:
+            setattr(self, f"{kind}_function", backend.each_length(self, kind))
+        return getattr(self, f"{kind}_function")
+
     def save(
         self, filepath: Any, overwrite: bool = True, zipped: bool | None = None, **kwargs: Any
     ) -> None:

@@ -40,7 +40,8 @@ def static(name, x, axis):
     if size is None:
         raise ValueError(
             f"Received {name} of shape {tuple(x.shape)}, whose axis {axis} has no known length; "
-            "expected a fixed length. Pad or batch the input to a fixed number of positions."
+            "expected a fixed length. Pad or batch the input to a fixed number of positions; in a "
+            "Keras model on tensorflow, give fit and predict ek.callbacks.CompileEachLength()."
         )
     if size == 0:
         raise ValueError(
