@@ -17,6 +17,9 @@ IN_CACHE = 2**17
 LEAST = 4
 """Positions of such a block at least."""
 
+AT_ONCE = 64
+"""Positions of a block that is differentiated position by position."""
+
 KEPT = 64
 """Traces that are kept, of the last steps and shapes that were used."""
 
@@ -81,7 +84,7 @@ class _Loop:
         outputs = [*tree.flatten(y), *tree.flatten(new)]
         trace = Trace(function, (first, state, weights), outputs)
         self.floats = trace.floats
-        wide = None
+        wide, self.block = None, AT_ONCE
         if not alone:
             self.block = _block(len(xs[0]), trace.largest())
             tall = [[_tall(x, self.block) for x in group] for group in (first, state, outputs)]
@@ -90,73 +93,89 @@ class _Loop:
         self.cut = Cut(trace, wide)
 
     def infer(self, leaves):
-        xs, state, weights = leaves
-        ys, state, _, _ = self._forward(self.cut.infer, self.cut.infer_reads, xs, state, weights)
+        ys, state, _ = self._forward(self.cut.infer, self.cut.infer_reads, *leaves)
         return [*ys, *state]
 
     def forward(self, xs, state, weights):
-        return self._forward(self.cut.forward, self.cut.forward_reads, xs, state, weights)
+        """Return ``(ys, state, blocks)``: what the gradient reads, a tensor a block of positions.
+
+        A tensor a position would take more memory for its header than for its numbers.
+        """
+        return self._forward(self.cut.forward, self.cut.forward_reads, xs, state, weights, True)
 
     def _fixed(self, weights):
         return self.cut.fixed.run(*(weights[at] for _, at in self.cut.fixed_reads))
 
-    def _forward(self, piece, reads, xs, state, weights):
+    def _forward(self, piece, reads, xs, state, weights, keep=False):
         banks = [self._fixed(weights), weights, None, state]
-        ys, states, kept = [], [], []
+        ys, states, kept, parts, blocks = [], [], [], [], []
         first, last = self.num_y, self.num_y + len(state)
-        function = piece.run
+        function, left = piece.run, len(xs[0])
         for banks[2] in zip(*(x.unbind(0) for x in xs), strict=True):
-            states.append(banks[3])
             found = function(*[banks[bank][at] for bank, at in reads])
             ys.append(found[:first])
+            if keep:
+                states.append(banks[3])
+                kept.append(found[last:])
             banks[3] = found[first:last]
-            kept.append(found[last:])
-        ys = [torch.stack(each) for each in zip(*ys, strict=True)]
+            left -= 1
+            if len(ys) == self.block or not left:
+                parts.append(_stacked(ys))
+                blocks.append((_stacked(states), _stacked(kept)))
+                ys, states, kept = [], [], []
+        ys = [torch.cat(each) for each in zip(*parts, strict=True)]
         # What is returned must not be what is kept: the two would hold each other.
-        return ys, [leaf.clone() for leaf in banks[3]], states, kept
+        return ys, [leaf.clone() for leaf in banks[3]], blocks
 
-    def backward(self, xs, weights, states, kept, y_slopes, state_slopes):
-        cut = self.cut
-        fixed = self._fixed(weights)
-        banks = [fixed, weights, None, None, None, state_slopes, None]
-        steps = list(zip(*(x.unbind(0) for x in xs), strict=True))
-        slopes = list(zip(*(slope.unbind(0) for slope in y_slopes), strict=True))
-        function, reads, size = cut.back.run, cut.back_reads, len(state_slopes)
-        after, found, total = [], [], None
-        num_x = self.sizes[0]
-        for t in range(len(steps) - 1, -1, -1):
-            banks[2], banks[3], banks[4], banks[6] = steps[t], states[t], slopes[t], kept[t]
+    def backward(self, xs, weights, blocks, y_slopes, state_slopes):
+        """Return ``(dx, dstate, dweights)``, of the last block first."""
+        fixed, slopes, total, parts, end = self._fixed(weights), state_slopes, None, [], len(xs[0])
+        for states, kept in reversed(blocks):
+            here = slice((end - 1) // self.block * self.block, end)
+            tall = [[x[here] for x in xs], states, [slope[here] for slope in y_slopes], kept]
+            after, slopes, found = self._back(fixed, weights, tall, slopes, end - here.start)
+            if self.cut.wide is None:
+                num_x = self.sizes[0]
+                parts.append([None if x[0] is None else torch.stack(x)
+                              for x in zip(*(row[:num_x] for row in found), strict=True)])  # fmt: skip
+                for row in reversed(found):
+                    total = _add(total, row[num_x:])
+            else:
+                dx, more = self._rest(fixed, weights, tall, after, found)
+                parts.append(dx)
+                total = _add(total, more)
+            end = here.start
+        dx = [None if each[0] is None else torch.cat(each[::-1])
+              for each in zip(*parts, strict=True)]  # fmt: skip
+        return dx, slopes, total
+
+    def _back(self, fixed, weights, tall, slopes, size):
+        """The chain of one block: the slopes after each position, those before, and the others."""
+        xs, states, y_slopes, kept = (_rows(leaves, size) for leaves in tall)
+        banks = [fixed, weights, None, None, None, slopes, None]
+        function, reads, num = self.cut.back.run, self.cut.back_reads, len(slopes)
+        after, found = [], []
+        for t in range(size - 1, -1, -1):
+            banks[2], banks[3], banks[4], banks[6] = xs[t], states[t], y_slopes[t], kept[t]
             after.append(banks[5])
             results = function(*[banks[bank][at] for bank, at in reads])
-            banks[5], others = results[:size], results[size:]
-            if cut.wide is None:
-                found.append(others[:num_x])
-                total = _add(total, others[num_x:])
-            else:
-                found.append(others)
-        if cut.wide is None:
-            dx = [None if each[0] is None else torch.stack(each[::-1])
-                  for each in zip(*found, strict=True)]  # fmt: skip
-            return dx, banks[5], total
-        after, found, parts = after[::-1], found[::-1], []
-        for start in range(0, len(steps), self.block):
-            here = slice(start, start + self.block)
-            rows = [
-                fixed,
-                weights,
-                [x[here].flatten(0, 1) for x in xs],
-                _joined(states[here]),
-                [slope[here].flatten(0, 1) for slope in y_slopes],
-                _joined(after[here]),
-                _joined(kept[here]),
-                _joined(found[here]),
-            ]
-            results = cut.rest.run(*(rows[bank][at] for bank, at in cut.rest_reads))
-            parts.append(results[:num_x])
-            total = _add(total, results[num_x:])
-        dx = [None if each[0] is None else torch.cat(each).unflatten(0, (len(steps), -1))
-              for each in zip(*parts, strict=True)]  # fmt: skip
-        return dx, banks[5], total
+            banks[5] = results[:num]
+            found.append(results[num:])
+        return after[::-1], banks[5], found[::-1]
+
+    def _rest(self, fixed, weights, tall, after, found):
+        """What no later position waits for, of all positions of a block at once."""
+        size = len(after)
+        xs, *others = ([x.flatten(0, 1) for x in leaves] for leaves in tall)
+        states, y_slopes, kept = others
+        joined = [
+            [torch.cat(each) for each in zip(*lists, strict=True)] for lists in (after, found)
+        ]
+        rows = [fixed, weights, xs, states, y_slopes, joined[0], kept, joined[1]]
+        results = self.cut.rest.run(*(rows[bank][at] for bank, at in self.cut.rest_reads))
+        num_x = self.sizes[0]
+        dx = [None if x is None else x.unflatten(0, (size, -1)) for x in results[:num_x]]
+        return dx, results[num_x:]
 
 
 class _Gradient(torch.autograd.Function):
@@ -165,8 +184,8 @@ class _Gradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx, loop, *flat):
         xs, state, weights = _split(flat, loop.sizes)
-        ys, state, states, kept = loop.forward(xs, state, weights)
-        ctx.loop, ctx.states, ctx.kept = loop, states, kept
+        ys, state, ctx.blocks = loop.forward(xs, state, weights)
+        ctx.loop = loop
         ctx.save_for_backward(*xs, *weights)
         return (*ys, *state)
 
@@ -177,7 +196,7 @@ class _Gradient(torch.autograd.Function):
         num_x = loop.sizes[0]
         xs, weights = ctx.saved_tensors[:num_x], ctx.saved_tensors[num_x:]
         dx, dstate, dweights = loop.backward(
-            xs, weights, ctx.states, ctx.kept, slopes[: loop.num_y], slopes[loop.num_y :]
+            xs, weights, ctx.blocks, slopes[: loop.num_y], slopes[loop.num_y :]
         )
         return (None, *dx, *dstate, *dweights)
 
@@ -197,8 +216,13 @@ def _tall(x, steps):
     return x.new_empty((x.shape[0] * steps, *x.shape[1:]))
 
 
-def _joined(lists):
-    return [torch.cat(each) for each in zip(*lists, strict=True)]
+def _stacked(lists):
+    return [torch.stack(each) for each in zip(*lists, strict=True)]
+
+
+def _rows(leaves, size):
+    """Return a tuple of one position of each leaf, for each of a block's positions."""
+    return list(zip(*(leaf.unbind(0) for leaf in leaves), strict=True)) or [()] * size
 
 
 def _add(total, more):
