@@ -136,8 +136,8 @@ class _Loop:
             after, slopes, found = self._back(fixed, weights, tall, slopes, end - here.start)
             if self.cut.wide is None:
                 num_x = self.sizes[0]
-                parts.append([None if x[0] is None else torch.stack(x)
-                              for x in zip(*(row[:num_x] for row in found), strict=True)])  # fmt: skip
+                columns = zip(*(row[:num_x] for row in found), strict=True)
+                parts.append([None if x[0] is None else torch.stack(x) for x in columns])
                 for row in reversed(found):
                     total = _add(total, row[num_x:])
             else:
