@@ -3,8 +3,10 @@
     KERAS_BACKEND=jax python -m benchmarks.memory
 
 For each engine and length, forward alone and forward with backward: the peak of the resident memory
-while one call runs, less the resident memory before it, in a fresh process a number, which has
-imported everything, made the inputs, and run the engine at 64 positions. What the backend compiles
+while one call runs, less the resident memory before it, in a fresh process, which has imported
+everything, made the inputs, and run the engine at 64 positions. Memory that this left free in the
+process, and that the call uses, is not counted: the largest of three processes is the number. What
+the backend compiles
 is compiled before; nonlinear_scan under mlx, which writes a loop out and crashes when it compiles
 16k positions, runs as it is. Each engine gets a batch of one and small heads, so that 64k positions
 of attention take minutes at most; the sizes are printed. The exit status is 1 where a length four
@@ -44,6 +46,7 @@ def main():
     parser.add_argument("--engines", default=",".join(SIZES), help="names, with commas between")
     parser.add_argument("--lengths", default=",".join(map(str, LENGTHS)))
     parser.add_argument("--threads", type=int, default=common.cores())
+    parser.add_argument("--repeats", type=int, default=3, help="processes a number")
     parser.add_argument("--limit", type=float, default=600, help="seconds that one call may take")
     parser.add_argument("--json", type=Path, help="a file to write the numbers to as well")
     options = parser.parse_args()
@@ -54,6 +57,8 @@ def main():
     lengths = [int(length) for length in common.names(options.lengths)]
     if not lengths or min(lengths) < 1:
         parser.error(f"--lengths is {options.lengths}; expected numbers of at least 1")
+    if options.repeats < 1:
+        parser.error(f"--repeats is {options.repeats}; expected at least 1")
     backend = os.environ.get("KERAS_BACKEND", "")
     if backend not in common.PACKAGES:
         parser.error(f"KERAS_BACKEND is {backend!r}; expected one of {', '.join(common.PACKAGES)}")
@@ -62,7 +67,8 @@ def main():
     print(f"{versions}\nKERAS_BACKEND={backend}, {options.threads} threads, float32")
     for engine in engines:
         print(f"{engine}: " + ", ".join(f"{k}={v}" for k, v in SIZES[engine].items()))
-    print(f"Peak memory of a call, {_method()}; growth is that from {FROM} to {TO} positions.\n")
+    print(f"Peak memory of a call, the largest of {options.repeats}, {_method()}.")
+    print(f"Growth is that from {FROM} to {TO} positions.\n")
     passes = ("forward",) if backend == "numpy" else ("forward", "forward and backward")
     rows, found, failures = [], [], []
     for engine in engines:
@@ -70,9 +76,7 @@ def main():
             cells, at = [], {}
             for length in lengths:
                 job = {"engine": engine, "pass": which, "length": length}
-                result = common.run(
-                    "benchmarks.memory:measure", job, backend, options.threads, options.limit
-                )
+                result = _largest(job, backend, options)
                 found.append({**job, **result})
                 if "error" in result:
                     failures.append(f"{engine}, {which}, T={length}: {result['error']}")
@@ -92,6 +96,17 @@ def main():
         data = {"versions": versions, "backend": backend, "threads": options.threads}
         options.json.write_text(json.dumps({**data, "sizes": SIZES, "results": found}, indent=1))
     return 1 if failures else 0
+
+
+def _largest(job, backend, options):
+    results = []
+    for _ in range(options.repeats):
+        results.append(
+            common.run("benchmarks.memory:measure", job, backend, options.threads, options.limit)
+        )
+        if "error" in results[-1]:
+            return results[-1]
+    return max(results, key=lambda result: result["bytes"])
 
 
 def measure(job):

@@ -107,6 +107,17 @@ def test_gradients_are_finite_whatever_stands_at_padding(name, rng):
         same(one, other)
 
 
+@pytest.mark.parametrize("name", ("ltc", "cfc"))
+def test_time_deltas_below_zero_are_refused(name, rng):
+    layer, x = build(name), rng.normal(size=(2, 5, WIDTH)).astype("float32")
+    deltas = np.ones((2, 5), "float32")
+    deltas[1, 3] = -0.5
+    with pytest.raises(ValueError, match="time_deltas with -0.5"):
+        layer(x, time_deltas=deltas)
+    mask = deltas > 0
+    assert np.isfinite(ek.backend.to_numpy(layer(x, time_deltas=deltas, mask=mask))).all()
+
+
 @trains
 @pytest.mark.parametrize("name", ("ltc", "cfc"))
 def test_time_deltas_at_padding_may_be_anything(name, rng):

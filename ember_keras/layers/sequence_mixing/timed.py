@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from keras import ops
 
-from ember_keras import registry
+from ember_keras import backend, registry
 from ember_keras.config import Component
 from ember_keras.layers.base import State, require_rows, wide_dtype
 from ember_keras.layers.common.wirings import Wiring
@@ -41,10 +41,21 @@ class TimedMixer(SequenceMixer):
             if mask is not None:
                 here = ops.cast(mask, "bool")
                 time_deltas = ops.where(here, time_deltas, ops.zeros_like(time_deltas))
+            self._require_not_negative(time_deltas)
             time_deltas = ops.expand_dims(time_deltas, -1)
         return self._run(
             x, state, mask, segment_ids, training, return_state, time_deltas=time_deltas
         )
+
+    def _require_not_negative(self, time_deltas: Any) -> None:
+        if backend.is_tracing(time_deltas):
+            return  # The values are not known yet.
+        least = backend.to_numpy(time_deltas).min(initial=0.0)
+        if least < 0:
+            raise ValueError(
+                f"`{type(self).__name__}` received time_deltas with {least:g}, expected no time "
+                "before 0: the time since the position before. Give differences, in order."
+            )
 
     def step(self, x_t: Any, state: State, time_deltas: Any = None) -> tuple[Any, State]:
         """Runs one position: `(B, D), state -> (B, D), state`, `time_deltas` after the last."""
