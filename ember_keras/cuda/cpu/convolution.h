@@ -132,11 +132,9 @@ class Convolution {
   }
 
   // The factor d of each lane's skip.
-  V skip_factors(const Lanes<R>& lanes) const {
-    V d;
+  void skip_factors(const Lanes<R>& lanes, V* d) const {
     Stream<R> s = stream(c_.filter_dtype, call_.d, 0, lanes, nullptr, 0, lanes.channel, 1, c_.width);
-    s.read_run(s, &d, 0, 1);
-    return d;
+    s.read_run(s, d, 0, 1);
   }
 
   // The spectrum of a set's filters, divided by the size of the transform.
@@ -175,7 +173,7 @@ class Convolution {
 
   // The sink's runs where nothing of the filter reaches it.
   static void write_zeros(Sink<R>& sink) {
-    V zeros[kRun];
+    V zeros[kRun * kParts];
     for (int64_t slot = sink.low; slot < sink.high; slot += kRun) {
       for (V& zero : zeros) zero = V{};
       sink.write(zeros, slot, kRun);
@@ -200,7 +198,7 @@ class Convolution {
         sink.shift = s.low + block.first - c_.start;
         if (call_.d) {
           sink.skips = true;
-          sink.d = skip_factors(lanes);
+          skip_factors(lanes, sink.d);
           sink.other = input(lanes);
           sink.other.shift = c_.skip;
           sink.other.high = c_.length;
@@ -260,7 +258,7 @@ class Convolution {
     sink.shift = block.first;
     if (call_.d) {
       sink.skips = true;
-      sink.d = skip_factors(lanes);
+      skip_factors(lanes, sink.d);
       sink.other = cotangent(lanes);
       sink.other.shift = -c_.skip;
       sink.other.high = c_.size;
@@ -310,10 +308,10 @@ class Convolution {
     sink.shared = lanes.count > filters.count;
     sink.out = stream(c_.filter_dtype, call_.dk, c_.dk_tap, filters, nullptr, 0, filters.filter,
                       c_.dk_filter, c_.filters);
-    V zeros = {};
+    V zeros[kParts] = {};
     if (team.rank == 0) {
-      for (int64_t i = 0; i < s.low; ++i) sink.out.write_run(sink.out, &zeros, i, 1);
-      for (int64_t i = s.high; i < c_.taps; ++i) sink.out.write_run(sink.out, &zeros, i, 1);
+      for (int64_t i = 0; i < s.low; ++i) sink.out.write_run(sink.out, zeros, i, 1);
+      for (int64_t i = s.high; i < c_.taps; ++i) sink.out.write_run(sink.out, zeros, i, 1);
     }
     if (s.empty) return;
     C* sum = crew.arrays[2];
@@ -354,24 +352,24 @@ class Convolution {
         x.shift = c_.skip;
         x.high = g.high = c_.length;
         for (int64_t t = 0; t < c_.length; t += kRun) {
-          V a[kRun], b[kRun], sum = {};
+          V a[kRun * kParts], b[kRun * kParts], sum[kParts] = {};
           const int64_t run = min(kRun, c_.length - t);
           x.read(a, t, run);
           g.read(b, t, run);
-          for (int64_t j = 0; j < run; ++j) sum += a[j] * b[j];
+          for (int64_t j = 0; j < run * kParts; ++j) sum[j % kParts] += a[j] * b[j];
           for (int l = 0; l < lanes.count; ++l) {
-            sums[lanes.channel[l] - lanes.channel[0]] += double(sum[l]);
+            sums[lanes.channel[l] - lanes.channel[0]] += double(get_lane<R>(sum, l));
           }
         }
       }
       const Lanes<R> lanes = lanes_of(s, i / s.groups, i % s.groups, 0);
       Lanes<R> channels = lanes;
       channels.count = int(lanes.channel[lanes.count - 1] - lanes.channel[0]) + 1;
-      V result = {};
-      for (int l = 0; l < channels.count; ++l) result[l] = R(sums[l]);
+      V result[kParts] = {};
+      for (int l = 0; l < channels.count; ++l) set_lane<R>(result, l, R(sums[l]));
       Stream<R> out = stream(c_.filter_dtype, call_.dd, 0, channels, nullptr, 0, channels.channel,
                              1, c_.width);
-      out.write_run(out, &result, 0, 1);
+      out.write_run(out, result, 0, 1);
     }
   }
 

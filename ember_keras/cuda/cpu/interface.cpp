@@ -134,18 +134,27 @@ int schedules(const ember_fft_conv& c, bool backward, int threads, Call* call, i
 struct Scratch {
   void* base = nullptr;
   int64_t bytes = 0;
+  bool mapped = false;
   ~Scratch() {
-    if (base) munmap(base, bytes);
+    if (mapped) {
+      munmap(base, bytes);
+    } else {
+      free(base);
+    }
   }
   bool take(int64_t wanted) {
-    constexpr int64_t kLarge = 2 << 20;
-    bytes = wanted;
-    if (wanted >= kLarge) bytes = (wanted + kLarge - 1) / kLarge * kLarge + kLarge;
+    constexpr int64_t kLarge = 16 << 20, kPage = 2 << 20;
+    if (wanted < kLarge) {
+      base = malloc(wanted);
+      return base != nullptr;
+    }
+    bytes = (wanted + kPage - 1) / kPage * kPage;
     void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) return false;
     base = p;
+    mapped = true;
 #ifdef MADV_HUGEPAGE
-    if (wanted >= kLarge) madvise(base, bytes, MADV_HUGEPAGE);
+    madvise(base, bytes, MADV_HUGEPAGE);
 #endif
     return true;
   }
@@ -156,9 +165,6 @@ int run(Call* call, void* scratch, int64_t scratch_bytes, int64_t bytes, int thr
   if (bytes > 0 && !scratch) {
     if (!own.take(bytes)) return EMBER_OUT_OF_MEMORY;
     scratch = own.base;
-    if (bytes >= (4 << 20)) {
-      scratch = reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(scratch) + 4095) & ~4095ull);
-    }
   } else if (bytes > scratch_bytes) {
     return EMBER_SCRATCH_TOO_SMALL;
   }

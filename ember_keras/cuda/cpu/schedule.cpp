@@ -6,6 +6,7 @@
 namespace ember {
 namespace {
 
+constexpr int64_t kLineBytes = 64;     // of lanes, in real and in imaginary parts
 constexpr int64_t kShared = 2 << 20;    // a larger transform is shared by all threads
 constexpr int64_t kPrivate = 1 << 20;   // a core's own cache
 
@@ -71,7 +72,7 @@ int make_schedule(const ember_fft_conv& conv, bool backward, int threads, int ve
   s = Schedule();
   s.backward = backward;
   const bool wide = conv.dtype == EMBER_FLOAT64;
-  s.lanes = vector_bytes / (wide ? 8 : 4);
+  s.lanes = kLineBytes / (wide ? 8 : 4);
   s.low = conv.period ? 0 : std::max<int64_t>(0, conv.start - conv.size + 1);
   s.high = conv.period ? conv.taps : std::min(conv.taps, conv.start + conv.length);
   s.empty = s.low >= s.high || conv.size == 0 || conv.length == 0;
@@ -86,7 +87,7 @@ int make_schedule(const ember_fft_conv& conv, bool backward, int threads, int ve
   s.row_groups = divided(conv.batch, s.packed);
 
   const int64_t all = backward ? conv.size : conv.length;
-  const int64_t taps = s.high - s.low, position = 2 * vector_bytes;
+  const int64_t taps = s.high - s.low, position = 2 * kLineBytes;
   s.block = all, s.blocks = 1;
   if (s.empty) return EMBER_OK;
   int64_t n = transform_size(period_of(block_of(conv, s, 0), taps));

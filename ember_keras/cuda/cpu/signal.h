@@ -31,55 +31,87 @@ struct Stream {
   explicit operator bool() const { return base != nullptr; }
 };
 
+// A position's line as single lanes.
 template <class R>
-EMBER_INLINE Vector<R> first_lanes(Vector<R> x, int count) {
-  for (int l = count; l < kLanes<R>; ++l) x[l] = 0;
-  return x;
+EMBER_INLINE R get_lane(const Vector<R>* line, int l) {
+  return line[l / kWidth<R>][l % kWidth<R>];
+}
+template <class R>
+EMBER_INLINE void set_lane(Vector<R>* line, int l, R x) {
+  line[l / kWidth<R>][l % kWidth<R>] = x;
 }
 
 template <class S, class R>
-EMBER_INLINE Vector<R> gather(const Stream<R>& s, int64_t i) {
-  Vector<R> x = {};
+void gather(const Stream<R>& s, Vector<R>* line, int64_t i) {
+  for (int h = 0; h < kParts; ++h) line[h] = Vector<R>{};
   for (int l = 0; l < s.count; ++l) {
-    x[l] = Storage<S, R>::load_one(s.base + s.offset[l] + i * s.step);
+    set_lane<R>(line, l, Storage<S, R>::load_one(s.base + s.offset[l] + i * s.step));
   }
-  return x;
 }
 
 template <class S, class R>
 void stream_read(const Stream<R>& s, Vector<R>* out, int64_t first, int64_t count) {
   if (!s.wide) {
-    for (int64_t i = 0; i < count; ++i) out[i] = gather<S, R>(s, first + i);
+    for (int64_t i = 0; i < count; ++i) gather<S, R>(s, out + i * kParts, first + i);
     return;
   }
+  constexpr int64_t kPart = kWidth<R> * int64_t(sizeof(S));
   const char* p = s.base + s.offset[0] + first * s.step;
-  for (int64_t i = 0; i < count; ++i) out[i] = Storage<S, R>::load(p + i * s.step);
-  if (s.count < kLanes<R>) {
-    for (int64_t i = 0; i < count; ++i) out[i] = first_lanes<R>(out[i], s.count);
+  for (int64_t i = 0; i < count; ++i) {
+    for (int h = 0; h < kParts; ++h) {
+      out[i * kParts + h] = Storage<S, R>::load(p + i * s.step + h * kPart);
+    }
+  }
+  if (s.count == kLanes<R>) return;
+  for (int64_t i = 0; i < count; ++i) {
+    for (int l = s.count; l < kLanes<R>; ++l) set_lane<R>(out + i * kParts, l, R(0));
   }
 }
 
 template <class S, class R>
 void stream_multiply(const Stream<R>& s, Vector<R>* x, int64_t first, int64_t count) {
   if (!s.wide || s.count < kLanes<R>) {
-    for (int64_t i = 0; i < count; ++i) x[i] *= gather<S, R>(s, first + i);
+    for (int64_t i = 0; i < count; ++i) {
+      Vector<R> line[kParts];
+      gather<S, R>(s, line, first + i);
+      for (int h = 0; h < kParts; ++h) x[i * kParts + h] *= line[h];
+    }
     return;
   }
+  constexpr int64_t kPart = kWidth<R> * int64_t(sizeof(S));
   const char* p = s.base + s.offset[0] + first * s.step;
-  for (int64_t i = 0; i < count; ++i) x[i] *= Storage<S, R>::load(p + i * s.step);
+  for (int64_t i = 0; i < count; ++i) {
+    for (int h = 0; h < kParts; ++h) {
+      x[i * kParts + h] *= Storage<S, R>::load(p + i * s.step + h * kPart);
+    }
+  }
 }
 
 template <class S, class R>
 void stream_write(const Stream<R>& s, const Vector<R>* x, int64_t first, int64_t count) {
   char* p = s.base + first * s.step;
   if (s.wide && s.count == kLanes<R>) {
+    constexpr int64_t kPart = kWidth<R> * int64_t(sizeof(S));
     p += s.offset[0];
-    for (int64_t i = 0; i < count; ++i) Storage<S, R>::store(p + i * s.step, x[i]);
+    for (int64_t i = 0; i < count; ++i) {
+      for (int h = 0; h < kParts; ++h) {
+        Storage<S, R>::store(p + i * s.step + h * kPart, x[i * kParts + h]);
+      }
+    }
     return;
   }
   for (int64_t i = 0; i < count; ++i, p += s.step) {
-    for (int l = 0; l < s.count; ++l) Storage<S, R>::store_one(p + s.offset[l], x[i][l]);
+    for (int l = 0; l < s.count; ++l) {
+      Storage<S, R>::store_one(p + s.offset[l], get_lane<R>(x + i * kParts, l));
+    }
   }
+}
+
+// Asks for lines that are read or written soon: the processor does not foresee such strides.
+template <bool kWrite, class R>
+EMBER_INLINE void stream_prefetch(const Stream<R>& s, int64_t first, int64_t count) {
+  const char* p = s.base + s.offset[0] + first * s.step;
+  for (int64_t i = 0; i < count; ++i) __builtin_prefetch(p + i * s.step, kWrite, 3);
 }
 
 // An array with strides in bytes; `row` and `column` are what lanes differ in.
@@ -135,13 +167,20 @@ struct Source {
         values.read_run(values, out, i, run);
         if (gate) gate.multiply_run(gate, out, i, run);
         if (scale != R(1)) {
-          for (int64_t j = 0; j < run; ++j) out[j] *= scale;
+          for (int64_t j = 0; j < run * kParts; ++j) out[j] *= scale;
         }
       } else {
-        for (int64_t j = 0; j < run; ++j) out[j] = Vector<R>{};
+        for (int64_t j = 0; j < run * kParts; ++j) out[j] = Vector<R>{};
       }
-      out += run, slot += run, count -= run;
+      out += run * kParts, slot += run, count -= run;
     }
+  }
+
+  void prefetch(int64_t slot, int64_t count) const {
+    const int64_t i = slot + shift - origin;
+    if (slot < low || slot + count > high || i < 0 || i + count > size) return;
+    stream_prefetch<false>(values, i, count);
+    if (gate) stream_prefetch<false>(gate, i, count);
   }
 };
 
@@ -154,8 +193,9 @@ struct Sink {
   void write(Vector<R>* x, int64_t slot, int64_t count) {
     const int64_t from = slot < low ? low - slot : 0;
     const int64_t to = high - slot < count ? high - slot : count;
-    if (from < to) emit(x + from, slot + from, to - from);
+    if (from < to) emit(x + from * kParts, slot + from, to - from);
   }
+  virtual void prefetch(int64_t slot, int64_t count) const = 0;
 
  protected:
   virtual void emit(Vector<R>* x, int64_t slot, int64_t count) = 0;
@@ -168,20 +208,30 @@ struct SignalSink final : Sink<R> {
   Stream<R> first, first_gate, second, second_gate;
   int64_t shift = 0;  // slot j is position j + shift of the arrays
   bool skips = false;
-  Vector<R> d;
+  Vector<R> d[kParts];
   Source<R> other;  // its slot j belongs to position j
+
+  void prefetch(int64_t slot, int64_t count) const override {
+    if (slot < this->low || slot + count > this->high) return;
+    const int64_t i = slot + shift;
+    if (skips) other.prefetch(i, count);
+    if (first) stream_prefetch<true>(first, i, count);
+    if (first_gate) stream_prefetch<false>(first_gate, i, count);
+    if (second) stream_prefetch<true>(second, i, count);
+    if (second_gate) stream_prefetch<false>(second_gate, i, count);
+  }
 
  protected:
   void emit(Vector<R>* x, int64_t slot, int64_t count) override {
     const int64_t i = slot + shift;
     if (skips) {
-      Vector<R> o[kRun];
+      Vector<R> o[kRun * kParts];
       other.read(o, i, count);
-      for (int64_t j = 0; j < count; ++j) x[j] += d * o[j];
+      for (int64_t j = 0; j < count * kParts; ++j) x[j] += d[j % kParts] * o[j];
     }
     if (second) {
-      Vector<R> y[kRun];
-      for (int64_t j = 0; j < count; ++j) y[j] = x[j];
+      Vector<R> y[kRun * kParts];
+      for (int64_t j = 0; j < count * kParts; ++j) y[j] = x[j];
       if (second_gate) second_gate.multiply_run(second_gate, y, i, count);
       second.write_run(second, y, i, count);
     }
@@ -199,14 +249,19 @@ struct FilterSink final : Sink<R> {
   R scale = 1;
   bool shared = false;
 
+  void prefetch(int64_t, int64_t) const override {}
+
  protected:
   void emit(Vector<R>* x, int64_t slot, int64_t count) override {
     for (int64_t j = 0; j < count; ++j) {
-      x[j] *= scale;
+      Vector<R>* line = x + j * kParts;
+      for (int h = 0; h < kParts; ++h) line[h] *= scale;
       if (!shared) continue;
-      Vector<R> sums = {};
-      for (int l = 0; l < lanes.count; ++l) sums[lanes.filter[l] - lanes.filter[0]] += x[j][l];
-      x[j] = sums;
+      R sums[kLanes<R>] = {};
+      for (int l = 0; l < lanes.count; ++l) {
+        sums[lanes.filter[l] - lanes.filter[0]] += get_lane<R>(line, l);
+      }
+      memcpy(line, sums, sizeof sums);
     }
     out.write_run(out, x, slot, count);
   }

@@ -32,30 +32,38 @@ struct Arrays {
   const Complex<R>* filter;
   const Complex<R>* other;
   Complex<R>* sum;
-  EMBER_INLINE Arrays at(int64_t i) const { return {x + i, filter + i, other + i, sum + i}; }
+  // From position i on, or from vector i on.
+  EMBER_INLINE Arrays at(int64_t i) const { return vector(i * kParts); }
+  EMBER_INLINE Arrays vector(int64_t i) const { return {x + i, filter + i, other + i, sum + i}; }
 };
+
+template <int N, Leaf kLeaf, class R>
+EMBER_INLINE void leaf(Arrays<R> in, const R* w) {
+  Complex<R> a[N];
+#pragma GCC unroll 8
+  for (int s = 0; s < N; ++s) a[s] = in.x[s * kParts];
+  if (goes_forward(kLeaf)) split<N, R>(a, w);
+#pragma GCC unroll 8
+  for (int s = 0; s < N; ++s) {
+    const int i = s * kParts;
+    if (kLeaf == Leaf::kBackward || kLeaf == Leaf::kSum) {
+      in.sum[i] = in.sum[i] + times_conjugate(a[s], in.other[i]);
+    }
+    if (kLeaf == Leaf::kConvolve) a[s] = a[s] * in.filter[i];
+    if (kLeaf == Leaf::kCorrelate || kLeaf == Leaf::kBackward) {
+      a[s] = times_conjugate(a[s], in.filter[i]);
+    }
+  }
+  if (goes_back(kLeaf)) join<N, R>(a, w);
+  if (kLeaf == Leaf::kSum) return;
+#pragma GCC unroll 8
+  for (int s = 0; s < N; ++s) in.x[s * kParts] = a[s];
+}
 
 template <int N, Leaf kLeaf, class R>
 void leaves(Arrays<R> in, int64_t count, const R* w) {
   for (int64_t c = 0; c < count; ++c, in = in.at(N), w += 2 * (N - 1)) {
-    Complex<R> a[N];
-#pragma GCC unroll 8
-    for (int s = 0; s < N; ++s) a[s] = in.x[s];
-    if (goes_forward(kLeaf)) split<N, R>(a, w);
-#pragma GCC unroll 8
-    for (int s = 0; s < N; ++s) {
-      if (kLeaf == Leaf::kBackward || kLeaf == Leaf::kSum) {
-        in.sum[s] = in.sum[s] + times_conjugate(a[s], in.other[s]);
-      }
-      if (kLeaf == Leaf::kConvolve) a[s] = a[s] * in.filter[s];
-      if (kLeaf == Leaf::kCorrelate || kLeaf == Leaf::kBackward) {
-        a[s] = times_conjugate(a[s], in.filter[s]);
-      }
-    }
-    if (goes_back(kLeaf)) join<N, R>(a, w);
-    if (kLeaf == Leaf::kSum) continue;
-#pragma GCC unroll 8
-    for (int s = 0; s < N; ++s) in.x[s] = a[s];
+    for (int h = 0; h < kParts; ++h) leaf<N, kLeaf, R>(in.vector(h), w);
   }
 }
 
@@ -77,10 +85,11 @@ EMBER_INLINE void with_radix(int radix, F f) {
 
 enum class Pass { kSplit, kSplitReal, kJoin, kJoinReal };
 
-// One level of one polynomial; a real pass reads or writes real numbers.
+// One level of one polynomial; a real pass reads or writes real numbers. Lengths are in positions.
 template <Pass kPass, class R>
 void pass(int radix, const void* in, int64_t in_leg, void* out, int64_t out_leg, int64_t count,
           const R* w) {
+  in_leg *= kParts, out_leg *= kParts, count *= kParts;
   with_radix(radix, [=](auto n) {
     constexpr int N = decltype(n)::value;
     const auto* c = static_cast<const Complex<R>*>(in);
@@ -115,23 +124,25 @@ struct Transform {
     for (int64_t strip = first; strip < last; ++strip) {
       const int64_t column = strip * plan->columns;
       if (plan->top == 1) {
-        read_level(source, real, column, 0, 1, data + column, plan->pitch);
+        if (strip + 1 < last) prefetch_level(source, real, column + plan->columns, 0, 1);
+        read_level(source, real, column, 0, 1, data + column * kParts, plan->pitch);
         continue;
       }
       const int64_t below = plan->n1 / plan->radix[0], wide = plan->columns;
       for (int64_t i = 0; i < below; ++i) {
-        read_level(source, real, column, i, below, tile + i * wide, below * wide);
+        if (i + 1 < below) prefetch_level(source, real, column, i + 1, below);
+        read_level(source, real, column, i, below, tile + i * wide * kParts, below * wide);
       }
       int64_t rows = below, polynomials = plan->radix[0];
       for (int l = 1; l < plan->top; ++l) {
         const int radix = plan->radix[l];
         const int64_t leg = rows / radix * wide;
         for (int64_t c = 0; c < polynomials; ++c) {
-          Complex<R>* x = tile + c * rows * wide;
+          Complex<R>* x = tile + c * rows * wide * kParts;
           if (l + 1 < plan->top) {
             pass<Pass::kSplit, R>(radix, x, leg, x, leg, leg, twiddles(l, c));
           } else {
-            Complex<R>* to = data + c * radix * plan->pitch + column;
+            Complex<R>* to = data + (c * radix * plan->pitch + column) * kParts;
             pass<Pass::kSplit, R>(radix, x, leg, to, plan->pitch, wide, twiddles(l, c));
           }
         }
@@ -149,7 +160,8 @@ struct Transform {
     for (int64_t strip = first; strip < last; ++strip) {
       const int64_t column = strip * plan->columns;
       if (plan->top == 1) {
-        write_level(sink, real, column, 0, 1, data + column, plan->pitch);
+        if (strip + 1 < last) prefetch_level(sink, real, column + plan->columns, 0, 1);
+        write_level(sink, real, column, 0, 1, data + column * kParts, plan->pitch);
         continue;
       }
       const int64_t wide = plan->columns;
@@ -159,17 +171,18 @@ struct Transform {
         const int64_t leg = rows * wide;
         rows *= radix, polynomials /= radix;
         for (int64_t c = 0; c < polynomials; ++c) {
-          Complex<R>* x = tile + c * rows * wide;
+          Complex<R>* x = tile + c * rows * wide * kParts;
           if (l + 1 < plan->top) {
             pass<Pass::kJoin, R>(radix, x, leg, x, leg, leg, twiddles(l, c));
           } else {
-            const Complex<R>* from = data + c * radix * plan->pitch + column;
+            const Complex<R>* from = data + (c * radix * plan->pitch + column) * kParts;
             pass<Pass::kJoin, R>(radix, from, plan->pitch, x, leg, wide, twiddles(l, c));
           }
         }
       }
       for (int64_t i = 0; i < rows; ++i) {
-        write_level(sink, real, column, i, rows, tile + i * wide, rows * wide);
+        if (i + 1 < rows) prefetch_level(sink, real, column, i + 1, rows);
+        write_level(sink, real, column, i, rows, tile + i * wide * kParts, rows * wide);
       }
     }
   }
@@ -211,23 +224,33 @@ struct Transform {
     }
   }
 
+  template <class F>
+  void prefetch_level(const F& f, bool real, int64_t column, int64_t i, int64_t below) const {
+    for (int q = 0; q < plan->radix[0]; ++q) {
+      const int64_t slot = (q * below + i) * plan->n2 + column;
+      f.prefetch(slot, plan->columns);
+      if (!real) f.prefetch(slot + plan->n, plan->columns);
+    }
+  }
+
   // The first level for `columns` columns of row i of the first of its parts.
   void read_level(const Source<R>& source, bool real, int64_t column, int64_t i, int64_t below,
                   Complex<R>* out, int64_t out_leg) const {
     const int radix = plan->radix[0];
     const int64_t wide = plan->columns, n2 = plan->n2;
-    Complex<R> strip[8 * kRun];
+    Complex<R> strip[8 * kRun * kParts];
     Vector<R>* v = reinterpret_cast<Vector<R>*>(strip);
     for (int q = 0; q < radix; ++q) {
       const int64_t slot = (q * below + i) * n2 + column;
       if (real) {
-        source.read(v + q * wide, slot, wide);
+        source.read(v + q * wide * kParts, slot, wide);
         continue;
       }
-      Vector<R> re[kRun], im[kRun];
+      Vector<R> re[kRun * kParts], im[kRun * kParts];
       source.read(re, slot, wide);
       source.read(im, slot + plan->n, wide);
-      for (int64_t j = 0; j < wide; ++j) strip[q * wide + j] = {re[j], im[j]};
+      Complex<R>* leg = strip + q * wide * kParts;
+      for (int64_t j = 0; j < wide * kParts; ++j) leg[j] = {re[j], im[j]};
     }
     if (real) {
       pass<Pass::kSplitReal, R>(radix, v, wide, out, out_leg, wide, twiddles(0, 0));
@@ -240,7 +263,7 @@ struct Transform {
                    const Complex<R>* in, int64_t in_leg) const {
     const int radix = plan->radix[0];
     const int64_t wide = plan->columns, n2 = plan->n2;
-    Complex<R> strip[8 * kRun];
+    Complex<R> strip[8 * kRun * kParts];
     Vector<R>* v = reinterpret_cast<Vector<R>*>(strip);
     if (real) {
       pass<Pass::kJoinReal, R>(radix, in, in_leg, v, wide, wide, twiddles(0, 0));
@@ -250,14 +273,12 @@ struct Transform {
     for (int q = 0; q < radix; ++q) {
       const int64_t slot = (q * below + i) * n2 + column;
       if (real) {
-        sink.write(v + q * wide, slot, wide);
+        sink.write(v + q * wide * kParts, slot, wide);
         continue;
       }
-      Vector<R> re[kRun], im[kRun];
-      for (int64_t j = 0; j < wide; ++j) {
-        re[j] = strip[q * wide + j].re;
-        im[j] = strip[q * wide + j].im;
-      }
+      Vector<R> re[kRun * kParts], im[kRun * kParts];
+      const Complex<R>* leg = strip + q * wide * kParts;
+      for (int64_t j = 0; j < wide * kParts; ++j) re[j] = leg[j].re, im[j] = leg[j].im;
       sink.write(re, slot, wide);
       sink.write(im, slot + plan->n, wide);
     }

@@ -27,7 +27,14 @@ struct VectorOf {
 template <class R>
 using Vector = typename VectorOf<R>::type;
 template <class R>
-constexpr int kLanes = kBytes / int(sizeof(R));
+constexpr int kWidth = kBytes / int(sizeof(R));
+
+// A group of lanes is what lies in one line of cache, in one or several vectors: memory moves by
+// lines, and twiddles serve all vectors of a line.
+constexpr int kLine = 64;
+constexpr int kParts = kLine / kBytes;
+template <class R>
+constexpr int kLanes = kLine / int(sizeof(R));
 
 typedef uint32_t Words __attribute__((vector_size(kBytes)));
 typedef uint16_t Halves __attribute__((vector_size(kBytes / 2)));
@@ -91,7 +98,7 @@ EMBER_INLINE W narrow(Brain, W x) {
   return select<W>(mask_of((W)((x & 0x7fffffffu) > 0x7f800000u)), (x >> 16) | 0x40u, rounded);
 }
 
-// What is stored as S, one number or kLanes of them, at any address.
+// What is stored as S, one number or a vector of them, at any address.
 template <class S, class R>
 struct Storage {
   static EMBER_INLINE Vector<R> load(const char* p) {
