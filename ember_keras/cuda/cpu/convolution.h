@@ -137,9 +137,24 @@ class Convolution {
     s.read_run(s, d, 0, 1);
   }
 
-  // The spectrum of a set's filters, divided by the size of the transform.
+  // The spectrum of a set's filters.
   void filter_spectrum(const Schedule& s, const Crew& crew, const Team& team, int64_t set) const {
-    // Lanes past those in use repeat nothing: they hold 0.
+    const Source<R> k = filters_of(s, set);
+    const Transform<R> transform = {s.plan, crew.tile};
+    transform.columns_in(team, k, crew.filter);
+    team.wait();
+    const Source<R> first = item_input(s, set, 0);
+    Ahead<R> ahead;
+    if (!s.backward && s.array_bytes <= kNear) ahead.source = &first;
+    transform.template rows<Leaf::kSpectrum>(team, alone(crew.filter), ahead);
+    team.wait();
+  }
+
+  // Arrays up to this size are asked for ahead of time.
+  static constexpr int64_t kNear = 4 << 20;
+
+  // The filters of a set, divided by the size of the transform.
+  Source<R> filters_of(const Schedule& s, int64_t set) const {
     const Lanes<R> lanes = lanes_of(s, set, 0, 0);
     Source<R> k;
     k.values = stream(c_.filter_dtype, call_.k, c_.k_tap, lanes, nullptr, 0, lanes.filter,
@@ -148,11 +163,17 @@ class Convolution {
     k.size = c_.taps;
     k.high = s.high - s.low;
     k.scale = R(1) / R(s.plan->n);
-    const Transform<R> transform = {s.plan, crew.tile};
-    transform.columns_in(team, k, crew.filter);
-    team.wait();
-    transform.template rows<Leaf::kSpectrum>(team, alone(crew.filter));
-    team.wait();
+    return k;
+  }
+
+  // The x of an item of a set: a group of lanes, some sequences, a block.
+  Source<R> item_input(const Schedule& s, int64_t set, int64_t i) const {
+    const int64_t group = i / (s.row_groups * s.blocks);
+    const Block block = block_of(c_, s, i % s.blocks);
+    Source<R> x = input(lanes_of(s, set, group, i / s.blocks % s.row_groups));
+    x.shift = block.first;
+    x.high = block.size;
+    return x;
   }
 
   template <class F>
@@ -167,7 +188,7 @@ class Convolution {
     const int64_t last = items * (crew.rows.rank + 1) / crew.rows.size;
     for (int64_t i = items * crew.rows.rank / crew.rows.size; i < last; ++i) {
       const int64_t group = i / (s.row_groups * s.blocks);
-      f(lanes_of(s, set, group, i / s.blocks % s.row_groups), i % s.blocks);
+      f(i, i + 1 < last, lanes_of(s, set, group, i / s.blocks % s.row_groups), i % s.blocks);
     }
   }
 
@@ -188,7 +209,7 @@ class Convolution {
     each_set(s, crew, [&](int64_t set) {
       const Team& filters = crew.rows.size > 1 ? crew.rows : crew.passes;
       if (!s.empty) filter_spectrum(s, crew, filters, set);
-      each_item(s, crew, set, [&](const Lanes<R>& lanes, int64_t index) {
+      each_item(s, crew, set, [&](int64_t i, bool more, const Lanes<R>& lanes, int64_t index) {
         const Block block = block_of(c_, s, index);
         SignalSink<R> sink;
         sink.first = signal(y, strides, lanes);
@@ -204,13 +225,15 @@ class Convolution {
           sink.other.high = c_.length;
         }
         if (s.empty) return write_zeros(sink);
-        Source<R> x = input(lanes);
-        x.shift = block.first;
-        x.high = block.size;
+        const Source<R> x = item_input(s, set, i);
+        const int64_t next_set = set + 1 < s.sets ? set + 1 : set;
         C* data = crew.arrays[0];
         transform.columns_in(crew.passes, x, data);
         crew.passes.wait();
-        transform.template rows<Leaf::kConvolve>(crew.passes, {data, crew.filter, data, data});
+        const Source<R> next = more ? item_input(s, set, i + 1) : filters_of(s, next_set);
+        Ahead<R> ahead;
+        if (s.array_bytes <= kNear) ahead.source = &next, ahead.sink = &sink;
+        transform.template rows<Leaf::kConvolve>(crew.passes, {data, crew.filter, data, data}, ahead);
         crew.passes.wait();
         transform.columns_out(crew.passes, data, sink);
         crew.passes.wait();
@@ -231,7 +254,7 @@ class Convolution {
         clear(rows, s, crew.arrays[2]);
         crew.passes.wait();
       }
-      each_item(s, crew, set, [&](const Lanes<R>& lanes, int64_t index) {
+      each_item(s, crew, set, [&](int64_t, bool, const Lanes<R>& lanes, int64_t index) {
         backward_item(s, crew, lanes, block_of(c_, s, index), signals);
       });
       crew.rows.wait();

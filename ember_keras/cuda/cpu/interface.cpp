@@ -1,9 +1,10 @@
 // The C interface: checks, scratch, and the choice of an instruction set.
 #include <sys/mman.h>
 
-#include <cstdlib>
+#include <atomic>
 #include <cstring>
 #include <initializer_list>
+#include <new>
 
 #include "call.h"
 
@@ -130,47 +131,60 @@ int schedules(const ember_fft_conv& c, bool backward, int threads, Call* call, i
   return EMBER_OK;
 }
 
-// Large pieces lie in large pages, where the system has them.
+// Scratch that calls leave to the next one: the system need not clear its pages again, and may take
+// them where memory is short. Large pieces lie in large pages, where the system has them.
 struct Scratch {
-  void* base = nullptr;
+  char* base = nullptr;
   int64_t bytes = 0;
-  bool mapped = false;
-  ~Scratch() {
-    if (mapped) {
-      munmap(base, bytes);
-    } else {
-      free(base);
-    }
-  }
-  bool take(int64_t wanted) {
-    constexpr int64_t kLarge = 16 << 20, kPage = 2 << 20;
-    if (wanted < kLarge) {
-      base = malloc(wanted);
-      return base != nullptr;
-    }
-    bytes = (wanted + kPage - 1) / kPage * kPage;
-    void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (p == MAP_FAILED) return false;
-    base = p;
-    mapped = true;
-#ifdef MADV_HUGEPAGE
-    madvise(base, bytes, MADV_HUGEPAGE);
-#endif
-    return true;
-  }
 };
+std::atomic<Scratch*> kept{nullptr};
+
+void give_up(Scratch* scratch) {
+  if (scratch && scratch->base) munmap(scratch->base, scratch->bytes);
+  delete scratch;
+}
+
+Scratch* take_scratch(int64_t wanted) {
+  constexpr int64_t kPage = 2 << 20;
+  Scratch* scratch = kept.exchange(nullptr);
+  if (scratch && scratch->bytes >= wanted) return scratch;
+  give_up(scratch);
+  scratch = new (std::nothrow) Scratch();
+  if (!scratch) return nullptr;
+  scratch->bytes = (wanted + kPage - 1) / kPage * kPage;
+  void* p = mmap(nullptr, scratch->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (p == MAP_FAILED) {
+    delete scratch;
+    return nullptr;
+  }
+  scratch->base = static_cast<char*>(p);
+#ifdef MADV_HUGEPAGE
+  madvise(p, scratch->bytes, MADV_HUGEPAGE);
+#endif
+  return scratch;
+}
+
+void leave_scratch(Scratch* scratch) {
+#ifdef MADV_FREE
+  constexpr int64_t kSmall = 16 << 20;
+  if (scratch->bytes > kSmall) madvise(scratch->base, scratch->bytes, MADV_FREE);
+#endif
+  give_up(kept.exchange(scratch));
+}
 
 int run(Call* call, void* scratch, int64_t scratch_bytes, int64_t bytes, int threads) {
-  Scratch own;
+  Scratch* own = nullptr;
   if (bytes > 0 && !scratch) {
-    if (!own.take(bytes)) return EMBER_OUT_OF_MEMORY;
-    scratch = own.base;
+    own = take_scratch(bytes);
+    if (!own) return EMBER_OUT_OF_MEMORY;
+    scratch = own->base;
   } else if (bytes > scratch_bytes) {
     return EMBER_SCRATCH_TOO_SMALL;
   }
   const uintptr_t address = reinterpret_cast<uintptr_t>(scratch);
   call->scratch = static_cast<char*>(scratch) + (64 - address % 64) % 64;
   run_team(threads, find_isa(call->conv.isa)->work, call);
+  if (own) leave_scratch(own);
   return EMBER_OK;
 }
 

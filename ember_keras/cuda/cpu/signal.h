@@ -108,10 +108,14 @@ void stream_write(const Stream<R>& s, const Vector<R>* x, int64_t first, int64_t
 }
 
 // Asks for lines that are read or written soon: the processor does not foresee such strides.
-template <bool kWrite, class R>
-EMBER_INLINE void stream_prefetch(const Stream<R>& s, int64_t first, int64_t count) {
+template <class R>
+EMBER_INLINE void stream_prefetch(const Stream<R>& s, int64_t first, int64_t count, bool far) {
   const char* p = s.base + s.offset[0] + first * s.step;
-  for (int64_t i = 0; i < count; ++i) __builtin_prefetch(p + i * s.step, kWrite, 3);
+  if (far) {
+    for (int64_t i = 0; i < count; ++i) __builtin_prefetch(p + i * s.step, 0, 2);
+  } else {
+    for (int64_t i = 0; i < count; ++i) __builtin_prefetch(p + i * s.step, 0, 3);
+  }
 }
 
 // An array with strides in bytes; `row` and `column` are what lanes differ in.
@@ -176,11 +180,11 @@ struct Source {
     }
   }
 
-  void prefetch(int64_t slot, int64_t count) const {
+  void prefetch(int64_t slot, int64_t count, bool far = false) const {
     const int64_t i = slot + shift - origin;
     if (slot < low || slot + count > high || i < 0 || i + count > size) return;
-    stream_prefetch<false>(values, i, count);
-    if (gate) stream_prefetch<false>(gate, i, count);
+    stream_prefetch(values, i, count, far);
+    if (gate) stream_prefetch(gate, i, count, far);
   }
 };
 
@@ -195,7 +199,7 @@ struct Sink {
     const int64_t to = high - slot < count ? high - slot : count;
     if (from < to) emit(x + from * kParts, slot + from, to - from);
   }
-  virtual void prefetch(int64_t slot, int64_t count) const = 0;
+  virtual void prefetch(int64_t slot, int64_t count, bool far = false) const = 0;
 
  protected:
   virtual void emit(Vector<R>* x, int64_t slot, int64_t count) = 0;
@@ -211,14 +215,14 @@ struct SignalSink final : Sink<R> {
   Vector<R> d[kParts];
   Source<R> other;  // its slot j belongs to position j
 
-  void prefetch(int64_t slot, int64_t count) const override {
+  void prefetch(int64_t slot, int64_t count, bool far) const override {
     if (slot < this->low || slot + count > this->high) return;
     const int64_t i = slot + shift;
-    if (skips) other.prefetch(i, count);
-    if (first) stream_prefetch<true>(first, i, count);
-    if (first_gate) stream_prefetch<false>(first_gate, i, count);
-    if (second) stream_prefetch<true>(second, i, count);
-    if (second_gate) stream_prefetch<false>(second_gate, i, count);
+    if (skips) other.prefetch(i, count, far);
+    if (first) stream_prefetch(first, i, count, far);
+    if (first_gate) stream_prefetch(first_gate, i, count, far);
+    if (second) stream_prefetch(second, i, count, far);
+    if (second_gate) stream_prefetch(second_gate, i, count, far);
   }
 
  protected:
@@ -249,7 +253,7 @@ struct FilterSink final : Sink<R> {
   R scale = 1;
   bool shared = false;
 
-  void prefetch(int64_t, int64_t) const override {}
+  void prefetch(int64_t, int64_t, bool) const override {}
 
  protected:
   void emit(Vector<R>* x, int64_t slot, int64_t count) override {

@@ -105,6 +105,27 @@ void pass(int radix, const void* in, int64_t in_leg, void* out, int64_t out_leg,
   });
 }
 
+// What is asked for while rows are computed, when memory would be idle: the signal that is read
+// next, and where this one's result goes. Position by position, as the rows advance.
+template <class R>
+struct Ahead {
+  const Source<R>* source = nullptr;
+  const Sink<R>* sink = nullptr;
+
+  EMBER_INLINE void step(const Plan* plan, int64_t first, int64_t count) const {
+    for (int64_t slot = first; slot < first + count; slot += kRun) {
+      if (source) {
+        source->prefetch(slot, kRun, true);
+        if (source->last_slot() >= plan->n) source->prefetch(slot + plan->n, kRun, true);
+      }
+      if (sink) {
+        sink->prefetch(slot, kRun, true);
+        if (sink->last_slot() >= plan->n) sink->prefetch(slot + plan->n, kRun, true);
+      }
+    }
+  }
+};
+
 template <class R>
 struct Transform {
   const Plan* plan;
@@ -124,13 +145,13 @@ struct Transform {
     for (int64_t strip = first; strip < last; ++strip) {
       const int64_t column = strip * plan->columns;
       if (plan->top == 1) {
-        if (strip + 1 < last) prefetch_level(source, real, column + plan->columns, 0, 1);
+        prefetch_level(source, real, strip + kSteps, 0, 1);
         read_level(source, real, column, 0, 1, data + column * kParts, plan->pitch);
         continue;
       }
       const int64_t below = plan->n1 / plan->radix[0], wide = plan->columns;
       for (int64_t i = 0; i < below; ++i) {
-        if (i + 1 < below) prefetch_level(source, real, column, i + 1, below);
+        prefetch_level(source, real, strip, i + kSteps, below);
         read_level(source, real, column, i, below, tile + i * wide * kParts, below * wide);
       }
       int64_t rows = below, polynomials = plan->radix[0];
@@ -160,7 +181,7 @@ struct Transform {
     for (int64_t strip = first; strip < last; ++strip) {
       const int64_t column = strip * plan->columns;
       if (plan->top == 1) {
-        if (strip + 1 < last) prefetch_level(sink, real, column + plan->columns, 0, 1);
+        prefetch_level(sink, real, strip + kSteps, 0, 1);
         write_level(sink, real, column, 0, 1, data + column * kParts, plan->pitch);
         continue;
       }
@@ -181,7 +202,7 @@ struct Transform {
         }
       }
       for (int64_t i = 0; i < rows; ++i) {
-        if (i + 1 < rows) prefetch_level(sink, real, column, i + 1, rows);
+        prefetch_level(sink, real, strip, i + kSteps, rows);
         write_level(sink, real, column, i, rows, tile + i * wide * kParts, rows * wide);
       }
     }
@@ -189,17 +210,23 @@ struct Transform {
 
   // The levels inside rows, there, at the last level, and back.
   template <Leaf kLeaf>
-  void rows(const Team& team, Arrays<R> arrays) const {
+  void rows(const Team& team, Arrays<R> arrays, const Ahead<R>& ahead = Ahead<R>()) const {
     const int64_t first = plan->n1 * team.rank / team.size;
     const int64_t last = plan->n1 * (team.rank + 1) / team.size;
     for (int64_t c = first; c < last; ++c) {
-      row<kLeaf>(arrays.at(c * plan->pitch), plan->n2, plan->top, c);
+      row<kLeaf>(arrays.at(c * plan->pitch), plan->n2, plan->top, c, ahead);
     }
   }
 
  private:
+  static constexpr int64_t kAhead = 64;  // positions
+  static constexpr int64_t kSteps = 3;   // by which a level asks ahead
+
   template <Leaf kLeaf>
-  void row(Arrays<R> arrays, int64_t size, int level, int64_t index) const {
+  void row(Arrays<R> arrays, int64_t size, int level, int64_t index, const Ahead<R>& ahead) const {
+    if (size == kAhead || (size < kAhead && level == plan->top)) {
+      ahead.step(plan, index * size, size);
+    }
     const auto last = [=](int64_t count, const R* w) {
       return [=](auto n) { leaves<decltype(n)::value, kLeaf, R>(arrays, count, w); };
     };
@@ -216,7 +243,7 @@ struct Transform {
       with_radix(plan->radix[level + 1], last(radix, twiddles(level + 1, index * radix)));
     } else {
       for (int q = 0; q < radix; ++q) {
-        row<kLeaf>(arrays.at(q * leg), leg, level + 1, index * radix + q);
+        row<kLeaf>(arrays.at(q * leg), leg, level + 1, index * radix + q, ahead);
       }
     }
     if (goes_back(kLeaf)) {
@@ -225,7 +252,11 @@ struct Transform {
   }
 
   template <class F>
-  void prefetch_level(const F& f, bool real, int64_t column, int64_t i, int64_t below) const {
+  void prefetch_level(const F& f, bool real, int64_t strip, int64_t i, int64_t below) const {
+    strip += i / below;
+    i %= below;
+    const int64_t column = strip * plan->columns;
+    if (column >= plan->n2) return;
     for (int q = 0; q < plan->radix[0]; ++q) {
       const int64_t slot = (q * below + i) * plan->n2 + column;
       f.prefetch(slot, plan->columns);
