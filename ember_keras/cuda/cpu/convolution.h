@@ -151,7 +151,7 @@ class Convolution {
   }
 
   // Arrays up to this size are asked for ahead of time.
-  static constexpr int64_t kNear = 4 << 20;
+  static constexpr int64_t kNear = 1 << 20;
 
   // The filters of a set, divided by the size of the transform.
   Source<R> filters_of(const Schedule& s, int64_t set) const {

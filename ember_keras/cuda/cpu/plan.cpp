@@ -42,12 +42,11 @@ std::unique_ptr<char[]> level_table(const std::vector<double>& angles, int radix
   return bytes;
 }
 
-// Splits 2^bits into radices of at most `most`, small ones first.
+// Splits 2^bits into radices 4 and 8. With few registers 8 only stands for a 4 and a 2.
 void add_levels(Plan* plan, int bits, int most) {
-  const int wide = most == 8 ? 3 : 2;
   while (bits > 0) {
-    int take = wide;
-    if (bits % wide) take = wide == 3 ? (bits == 1 ? 1 : 2) : 1;
+    int take = bits == 1 ? 1 : 2;
+    if (most == 8 ? bits % 3 == 0 : bits == 3) take = 3;
     plan->radix[plan->levels++] = 1 << take;
     bits -= take;
   }

@@ -111,10 +111,16 @@ void stream_write(const Stream<R>& s, const Vector<R>* x, int64_t first, int64_t
 template <class R>
 EMBER_INLINE void stream_prefetch(const Stream<R>& s, int64_t first, int64_t count, bool far) {
   const char* p = s.base + s.offset[0] + first * s.step;
-  if (far) {
-    for (int64_t i = 0; i < count; ++i) __builtin_prefetch(p + i * s.step, 0, 2);
-  } else {
-    for (int64_t i = 0; i < count; ++i) __builtin_prefetch(p + i * s.step, 0, 3);
+  // Lanes that begin inside a line of cache end in the next one.
+  const int64_t end = reinterpret_cast<uintptr_t>(p) % kLine ? kLine - 1 : 0;
+  for (int64_t i = 0; i < count; ++i, p += s.step) {
+    if (far) {
+      __builtin_prefetch(p, 0, 2);
+      if (end) __builtin_prefetch(p + end, 0, 2);
+    } else {
+      __builtin_prefetch(p, 0, 3);
+      if (end) __builtin_prefetch(p + end, 0, 3);
+    }
   }
 }
 

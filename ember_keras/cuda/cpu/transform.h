@@ -220,7 +220,8 @@ struct Transform {
 
  private:
   static constexpr int64_t kAhead = 64;  // positions
-  static constexpr int64_t kSteps = 3;   // by which a level asks ahead
+  static constexpr bool kFar = true;      // into the second level of cache
+  static constexpr int64_t kSteps = 4;   // by which a level asks ahead
 
   template <Leaf kLeaf>
   void row(Arrays<R> arrays, int64_t size, int level, int64_t index, const Ahead<R>& ahead) const {
@@ -259,8 +260,8 @@ struct Transform {
     if (column >= plan->n2) return;
     for (int q = 0; q < plan->radix[0]; ++q) {
       const int64_t slot = (q * below + i) * plan->n2 + column;
-      f.prefetch(slot, plan->columns);
-      if (!real) f.prefetch(slot + plan->n, plan->columns);
+      f.prefetch(slot, plan->columns, kFar);
+      if (!real) f.prefetch(slot + plan->n, plan->columns, kFar);
     }
   }
 
