@@ -91,8 +91,6 @@ def _run(command):
     except OSError as error:
         raise BuildError(f"{command[0]} can't be run: {error}") from error
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if "error" in line] or [done.stderr[:300]]
-        raise BuildError(f"{command[0]} failed: {lines[0].strip()}")
-    if done.stderr:
-        return done.stderr
-    return ""
+        lines = [line for line in done.stderr.splitlines() if "error" in line]
+        said = lines[0] if lines else done.stderr[:300]
+        raise BuildError(f"{command[0]} failed: {said.strip()}")

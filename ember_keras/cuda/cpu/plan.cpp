@@ -83,10 +83,10 @@ std::unique_ptr<Owned> make_plan(int64_t n, bool wide, int vector_bytes) {
   plan.n2 = n / plan.n1;
   add_levels(&plan, bits - top_bits, most);
   plan.pitch = plan.n2 + (plan.n2 * position >= 4096 ? 4 : 0);
-  plan.columns = plan.top == 1 ? 8 : kTileBytes / (plan.n1 * position);
-  if (plan.columns < 4) plan.columns = 4;
-  if (plan.columns > 16) plan.columns = 16;
-  while (plan.columns > plan.n2) plan.columns /= 2;
+  // A power of two, as n2 is: strips of columns leave no rest.
+  const int64_t fit = plan.top == 1 ? 8 : kTileBytes / (plan.n1 * position);
+  plan.columns = 16;
+  while (plan.columns > plan.n2 || (plan.columns > fit && plan.columns > 4)) plan.columns /= 2;
 
   std::vector<double> angles(1, 0.25);
   for (int l = 0; l < plan.levels; ++l) {
