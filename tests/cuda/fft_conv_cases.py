@@ -102,6 +102,12 @@ def read(x, dtype):
     return (from_bfloat16(x) if dtype == "bfloat16" else x).astype(np.float64)
 
 
+def _most(x, without=0.0):
+    if x is None:
+        return without
+    return float(np.abs(x).max()) if x.size else 0.0
+
+
 class Reference:
     """The convolution and its gradients tap by tap, in float64."""
 
@@ -143,6 +149,15 @@ class Reference:
         y = self.linear()
         return y if self.gate_out is None else y * self.gate_out
 
+    def products(self, g):
+        """The largest product that each result is a sum of; sums may cancel."""
+        g = _most(read(g, self.case.dtype))
+        x, u, k = _most(self.x), _most(self.u), max(_most(self.k), _most(self.d))
+        gate_in, gate_out = _most(self.gate_in, 1.0), _most(self.gate_out, 1.0)
+        inner = g * gate_out
+        sums = {"y": x * k * gate_out, "du": inner * k * gate_in, "dk": inner * x, "dd": inner * x}
+        return {**sums, "dgate_in": inner * k * u, "dgate_out": g * k * x}
+
     def backward(self, g):
         case, g = self.case, read(g, self.case.dtype)
         inner = g if self.gate_out is None else g * self.gate_out
@@ -167,13 +182,11 @@ class Reference:
         }
 
 
-def error(found, expected, dtype):
-    """The largest difference in units of the scale."""
+def error(found, expected, dtype, least):
+    """The largest difference in units of the scale: of the result, or of its largest product."""
     if not expected.size:
         return 0.0
-    scale = max(np.abs(expected).max(), 1e-30)
-    if not np.abs(expected).max():
-        scale = 1.0
+    scale = max(np.abs(expected).max(), least) or 1.0
     return float(np.abs(read(found, dtype) - expected).max() / scale)
 
 
@@ -187,14 +200,15 @@ def check(library, case, seed=0):
     shape = (case.batch, case.length, case.width)
     y = case.laid_out(stored(np.full(shape, 7.0), case.dtype))
     library.forward(u, k, **signals, out=y, **case.options())
-    errors = {"y": error(y, reference.forward(), case.dtype)}
     g = case.array(rng, shape)
+    least = reference.products(g)
+    errors = {"y": error(y, reference.forward(), case.dtype, least["y"])}
     expected = reference.backward(g)
     found = library.backward(u, k, g, **signals, out=case.outputs(inputs), **case.options())
     for name in GRADIENTS:
         if expected[name] is not None:
             filters = name in ("dk", "dd") and case.filter_dtype
-            errors[name] = error(found[name], expected[name], filters or case.dtype)
+            errors[name] = error(found[name], expected[name], filters or case.dtype, least[name])
     return errors
 
 
