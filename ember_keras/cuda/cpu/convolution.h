@@ -2,6 +2,7 @@
 #pragma once
 
 #include "call.h"
+#include "direct.h"
 #include "transform.h"
 
 namespace ember {
@@ -137,9 +138,13 @@ class Convolution {
     s.read_run(s, d, 0, 1);
   }
 
-  // The spectrum of a set's filters.
+  // The spectrum of a set's filters, or the taps themselves where no transform is made.
   void filter_spectrum(const Schedule& s, const Crew& crew, const Team& team, int64_t set) const {
     const Source<R> k = filters_of(s, set);
+    if (s.direct) {
+      if (team.rank == 0) k.read(reinterpret_cast<V*>(crew.filter), 0, s.high - s.low);
+      return team.wait();
+    }
     const Transform<R> transform = {s.plan, crew.tile};
     transform.columns_in(team, k, crew.filter);
     team.wait();
@@ -162,7 +167,7 @@ class Convolution {
     k.shift = s.low;
     k.size = c_.taps;
     k.high = s.high - s.low;
-    k.scale = R(1) / R(s.plan->n);
+    if (!s.direct) k.scale = R(1) / R(s.plan->n);
     return k;
   }
 
@@ -226,6 +231,7 @@ class Convolution {
         }
         if (s.empty) return write_zeros(sink);
         const Source<R> x = item_input(s, set, i);
+        if (s.direct) return direct_forward(s, crew, block, x, sink);
         const int64_t next_set = set + 1 < s.sets ? set + 1 : set;
         C* data = crew.arrays[0];
         transform.columns_in(crew.passes, x, data);
@@ -262,6 +268,49 @@ class Convolution {
     });
   }
 
+  static void write_all(Sink<R>& sink, V* x, int64_t slot, int64_t count) {
+    for (int64_t i = 0; i < count; i += kRun) {
+      sink.write(x + i * kParts, slot + i, min(kRun, count - i));
+    }
+  }
+
+  void direct_forward(const Schedule& s, const Crew& crew, const Block& block, const Source<R>& x,
+                      Sink<R>& sink) const {
+    const int64_t taps = s.high - s.low, count = block.high - block.low;
+    V* in = reinterpret_cast<V*>(crew.arrays[0]);
+    V* out = in + (count + taps) * kParts;
+    x.read(in, block.low - taps + 1, count + taps - 1);
+    apply_taps<false, R>(in, reinterpret_cast<const V*>(crew.filter), taps, out, count);
+    write_all(sink, out, block.low, count);
+  }
+
+  void direct_backward(const Schedule& s, const Crew& crew, const Lanes<R>& lanes,
+                       const Block& block, Sink<R>& sink, bool signals) const {
+    const int64_t taps = s.high - s.low, count = block.size;
+    V* in = reinterpret_cast<V*>(crew.arrays[0]);
+    V* out = in + (count + taps + kTogether) * kParts;
+    item_cotangent(s, lanes, block).read(in, 0, count + taps + kTogether);
+    if (call_.dk) {
+      V* x = reinterpret_cast<V*>(crew.arrays[1]);
+      Source<R> source = input(lanes);
+      source.shift = block.first;
+      source.high = count;
+      source.read(x, 0, count);
+      add_products<R>(x, in, taps, reinterpret_cast<V*>(crew.arrays[2]), count);
+    }
+    if (!signals) return;
+    apply_taps<true, R>(in, reinterpret_cast<const V*>(crew.filter), taps, out, count);
+    write_all(sink, out, 0, count);
+  }
+
+  Source<R> item_cotangent(const Schedule& s, const Lanes<R>& lanes, const Block& block) const {
+    Source<R> g = cotangent(lanes);
+    g.shift = s.low + block.first - c_.start;
+    g.low = block.low;
+    g.high = block.high;
+    return g;
+  }
+
   static void clear(const Team& team, const Schedule& s, C* x) {
     const int64_t bytes = s.array_bytes / 64;
     const int64_t first = bytes * team.rank / team.size * 64;
@@ -290,6 +339,7 @@ class Convolution {
       if (signals) write_zeros(sink);
       return;
     }
+    if (s.direct) return direct_backward(s, crew, lanes, block, sink, signals);
     const Transform<R> transform = {s.plan, crew.tile};
     const Team& team = crew.passes;
     C *data = crew.arrays[0], *other = crew.arrays[1], *sum = crew.arrays[2];
@@ -301,11 +351,7 @@ class Convolution {
       team.wait();
       transform.template rows<Leaf::kSpectrum>(team, alone(other));
     }
-    Source<R> g = cotangent(lanes);
-    g.shift = s.low + block.first - c_.start;
-    g.low = block.low;
-    g.high = block.high;
-    transform.columns_in(team, g, data);
+    transform.columns_in(team, item_cotangent(s, lanes, block), data);
     team.wait();
     const Arrays<R> arrays = {data, crew.filter, other, sum};
     if (call_.dk && signals) {
@@ -354,6 +400,10 @@ class Convolution {
     sink.out.base += s.low * sink.out.step;
     sink.low = 0;
     sink.high = s.high - s.low;
+    if (s.direct) {
+      if (team.rank == 0) write_all(sink, reinterpret_cast<V*>(sum), 0, sink.high);
+      return team.wait();
+    }
     sink.scale = R(1) / R(s.plan->n);
     const Transform<R> transform = {s.plan, crew.tile};
     transform.template rows<Leaf::kInverse>(team, alone(sum));

@@ -7,6 +7,8 @@ namespace ember {
 namespace {
 
 constexpr int64_t kLineBytes = 64;     // of lanes, in real and in imaginary parts
+constexpr int64_t kDirectTaps = 32;    // up to which products are faster than transforms
+constexpr int64_t kDirectBlock = 128;  // positions
 constexpr int64_t kShared = 2 << 20;    // a larger transform is shared by all threads
 constexpr int64_t kPrivate = 1 << 20;   // a core's own cache
 
@@ -15,6 +17,16 @@ int64_t divided(int64_t a, int64_t b) { return (a + b - 1) / b; }
 // Real points that keep what wraps around out of the wanted slots, and out of all gradients.
 int64_t period_of(const Block& block, int64_t taps) {
   return std::max({block.size + taps - 1 - block.low, block.high, block.size, taps});
+}
+
+// How threads share a call's sets and the items of each.
+Sharing sharing_of(const Schedule& s, int threads) {
+  const int64_t items = s.row_groups * s.blocks * s.groups;
+  if (threads == 1) return Sharing::kSets;
+  if (s.array_bytes > kShared) return Sharing::kPasses;
+  if (s.sets % threads == 0 || s.sets >= 4 * threads) return Sharing::kSets;
+  if (items >= 2 * threads) return Sharing::kRows;
+  return s.sets >= threads || s.direct ? Sharing::kSets : Sharing::kPasses;
 }
 
 double cost_of(int64_t n, int64_t position) {
@@ -90,6 +102,16 @@ int make_schedule(const ember_fft_conv& conv, bool backward, int threads, int ve
   const int64_t taps = s.high - s.low, position = 2 * kLineBytes;
   s.block = all, s.blocks = 1;
   if (s.empty) return EMBER_OK;
+  s.arrays = backward ? 4 : 2;
+  if (taps <= kDirectTaps) {
+    s.direct = true;
+    s.block = std::min(all, kDirectBlock);
+    s.blocks = divided(all, s.block);
+    // Positions in and out, and what the last sums read past the end.
+    s.array_bytes = (2 * s.block + 2 * kDirectTaps + 8) * kLineBytes;
+    s.sharing = sharing_of(s, threads);
+    return EMBER_OK;
+  }
   int64_t n = transform_size(period_of(block_of(conv, s, 0), taps));
   double best = cost_of(n, position);
   for (int64_t m = 256; m < n; m *= 2) {
@@ -102,20 +124,7 @@ int make_schedule(const ember_fft_conv& conv, bool backward, int threads, int ve
   if (!s.plan) return EMBER_OUT_OF_MEMORY;
   s.array_bytes = s.plan->n1 * s.plan->pitch * position;
   s.tile_bytes = s.plan->top > 1 ? s.plan->n1 * s.plan->columns * position : 0;
-  s.arrays = backward ? 4 : 2;
-
-  const int64_t items = s.row_groups * s.blocks * s.groups;
-  if (threads == 1) {
-    s.sharing = Sharing::kSets;
-  } else if (s.array_bytes > kShared) {
-    s.sharing = Sharing::kPasses;
-  } else if (s.sets % threads == 0 || s.sets >= 4 * threads) {
-    s.sharing = Sharing::kSets;
-  } else if (items >= 2 * threads) {
-    s.sharing = Sharing::kRows;
-  } else {
-    s.sharing = s.sets >= threads ? Sharing::kSets : Sharing::kPasses;
-  }
+  s.sharing = sharing_of(s, threads);
   return EMBER_OK;
 }
 

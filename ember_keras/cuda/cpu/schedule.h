@@ -21,6 +21,7 @@ enum class Sharing {
 
 struct Schedule {
   bool backward, empty;
+  bool direct;  // tap by tap: no transform, and no plan
   int lanes;
   int64_t low, high;  // the taps that reach the window
   // A set is what shares a spectrum: filters_per_set filters with `ratio` channels each, in one
