@@ -7,7 +7,7 @@ namespace ember {
 namespace {
 
 constexpr int64_t kLineBytes = 64;     // of lanes, in real and in imaginary parts
-constexpr int64_t kDirectTaps = 32;    // up to which products are faster than transforms
+constexpr int64_t kDirectTaps = 32;    // backward; half as many forward
 constexpr int64_t kDirectBlock = 128;  // positions
 constexpr int64_t kShared = 2 << 20;    // a larger transform is shared by all threads
 constexpr int64_t kPrivate = 1 << 20;   // a core's own cache
@@ -103,7 +103,7 @@ int make_schedule(const ember_fft_conv& conv, bool backward, int threads, int ve
   s.block = all, s.blocks = 1;
   if (s.empty) return EMBER_OK;
   s.arrays = backward ? 4 : 2;
-  if (taps <= kDirectTaps) {
+  if (taps <= (backward ? kDirectTaps : kDirectTaps / 2)) {
     s.direct = true;
     s.block = std::min(all, kDirectBlock);
     s.blocks = divided(all, s.block);
