@@ -2,8 +2,8 @@
 
 A peer is a function `(u, k, g, job) -> (forward, both, read)`: `forward()` gives y, `both()` gives
 y and the gradients for u and k of the cotangent g, and `read` makes numpy arrays of either. All
-arrays are float32, u and g ``(B, T, D)`` and k ``(T, D)``; transposing is a part of the work where a peer
-needs it.
+arrays are float32, u and g ``(B, T, D)`` and k ``(T, D)``; transposing is a part of the work
+where a peer needs it.
 """
 
 import numpy as np

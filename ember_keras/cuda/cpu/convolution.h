@@ -179,8 +179,9 @@ class Convolution : Operands<R> {
         clear(rows, s, crew.arrays[2]);
         crew.passes.wait();
       }
-      each_item(s, crew, set, [&](int64_t, bool, const Lanes<R>& lanes, int64_t index) {
-        backward_item(s, crew, lanes, block_of(c_, s, index), signals);
+      each_item(s, crew, set, [&](int64_t i, bool more, const Lanes<R>& lanes, int64_t index) {
+        const Source<R> next = call_.dk && more ? item_input(s, set, i + 1) : Source<R>();
+        backward_item(s, crew, lanes, block_of(c_, s, index), next, signals);
       });
       crew.rows.wait();
       if (call_.dk) filter_gradient(s, crew, filters, set);
@@ -229,8 +230,9 @@ class Convolution : Operands<R> {
     memset(reinterpret_cast<char*>(x) + first, 0, last - first);
   }
 
+  // `next` is what the next item reads first, or nothing.
   void backward_item(const Schedule& s, const Crew& crew, const Lanes<R>& lanes, const Block& block,
-                     bool signals) const {
+                     const Source<R>& next, bool signals) const {
     SignalSink<R> sink;
     sink.first = signal(call_.du, c_.du, lanes);
     sink.first_gate = signal(call_.gate_in, c_.gate_in, lanes);
@@ -254,23 +256,30 @@ class Convolution : Operands<R> {
     const Transform<R> transform = {s.plan, crew.tile};
     const Team& team = crew.passes;
     C *data = crew.arrays[0], *other = crew.arrays[1], *sum = crew.arrays[2];
+    const Source<R> g = item_cotangent(s, lanes, block);
+    Ahead<R> first, second;
+    if (s.array_bytes <= kNear) {
+      first.source = &g;
+      if (next.values) second.source = &next;
+      if (signals) second.sink = &sink;
+    }
     if (call_.dk) {
       Source<R> x = input(lanes);
       x.shift = block.first;
       x.high = block.size;
       transform.columns_in(team, x, other);
       team.wait();
-      transform.template rows<Leaf::kSpectrum>(team, alone(other));
+      transform.template rows<Leaf::kSpectrum>(team, alone(other), first);
     }
-    transform.columns_in(team, item_cotangent(s, lanes, block), data);
+    transform.columns_in(team, g, data);
     team.wait();
     const Arrays<R> arrays = {data, crew.filter, other, sum};
     if (call_.dk && signals) {
-      transform.template rows<Leaf::kBackward>(team, arrays);
+      transform.template rows<Leaf::kBackward>(team, arrays, second);
     } else if (call_.dk) {
-      transform.template rows<Leaf::kSum>(team, arrays);
+      transform.template rows<Leaf::kSum>(team, arrays, second);
     } else {
-      transform.template rows<Leaf::kCorrelate>(team, arrays);
+      transform.template rows<Leaf::kCorrelate>(team, arrays, second);
     }
     team.wait();
     if (signals) transform.columns_out(team, data, sink);
