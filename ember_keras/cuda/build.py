@@ -23,7 +23,7 @@ ISAS = {
     "avx2": (32, ("-mavx2", "-mfma")),
     "avx512": (64, ("-mavx2", "-mfma", *AVX512, "-mprefer-vector-width=512")),
 }
-PLAIN = ("interface", "plan", "schedule", "threads")
+PLAIN = ("interface", "plan", "schedule", "threads", "xla")
 INTEL = ("x86_64", "AMD64")
 
 

@@ -4,14 +4,36 @@ The NumPy binding and the tests call the kernel here; other frameworks fill in t
 """
 
 import ctypes
+import functools
+import pathlib
 
 import numpy as np
+
+from ember_keras.cuda import build
 
 FLOAT32, FLOAT64, FLOAT16, BFLOAT16 = range(4)
 FORWARD, BACKWARD = range(2)
 BEST, PORTABLE, AVX2, AVX512 = range(4)
 VERSION = 1
 DTYPES = {"float32": FLOAT32, "float64": FLOAT64, "float16": FLOAT16, "bfloat16": BFLOAT16}
+
+
+@functools.cache
+def load():
+    """Return ``(library, None)``, or None and the reason in a sentence where there is none."""
+    path = pathlib.Path(build.__file__).resolve().parent / build.NAME
+    if not path.exists():
+        return None, (
+            "this installation was built without a C++ compiler. Install one, such as g++, and "
+            "install the package again."
+        )
+    try:
+        library = Library(path)
+    except (OSError, AttributeError) as error:
+        return None, f"{path.name} can't be loaded: {error}."
+    if library.version() != VERSION:
+        return None, f"{path.name} is of another version. Install the package again."
+    return library, None
 
 
 class Strides(ctypes.Structure):
@@ -51,6 +73,8 @@ class Library:
         self.run_forward.argtypes = [conv, *[pointer] * 7, ctypes.c_int64, number]
         self.run_backward = library.ember_fft_conv_backward
         self.run_backward.argtypes = [conv, *[pointer] * 12, ctypes.c_int64, number]
+        self.xla_forward = library.ember_fft_conv_xla_forward
+        self.xla_backward = library.ember_fft_conv_xla_backward
         self._error = library.ember_fft_conv_error
         self._error.restype = ctypes.c_char_p
         self._isa = library.ember_fft_conv_isa
