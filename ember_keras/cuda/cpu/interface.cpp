@@ -11,8 +11,7 @@
 namespace ember {
 namespace {
 
-constexpr int64_t kMost = int64_t(1) << 40;      // of any size or position
-constexpr int64_t kMostPoints = int64_t(1) << 31;  // of a transform
+constexpr int64_t kMost = int64_t(1) << 40;  // of any size or position
 constexpr int kMostThreads = 1024;
 
 struct Isa {
