@@ -11,8 +11,7 @@
 namespace ember {
 namespace {
 
-constexpr int64_t kMost = int64_t(1) << 40;      // of any size or position
-constexpr int64_t kMostPoints = int64_t(1) << 31;  // of a transform
+constexpr int64_t kMost = int64_t(1) << 40;  // of any size or position
 constexpr int kMostThreads = 1024;
 
 struct Isa {
@@ -222,7 +221,6 @@ int ember_fft_conv_forward(const ember_fft_conv* conv, const void* u, const void
   int status = check(conv, threads);
   if (status) return status;
   if (nothing(*conv) || conv->length == 0) return EMBER_OK;
-  if ((!u && conv->size) || !k || !y) return EMBER_NULL_POINTER;
   threads = most_threads(threads);
   Call call = {};
   call.conv = *conv;
@@ -230,7 +228,9 @@ int ember_fft_conv_forward(const ember_fft_conv* conv, const void* u, const void
   call.y = y;
   int64_t bytes = 0;
   status = schedules(*conv, false, threads, &call, &bytes);
-  return status ? status : run(&call, scratch, scratch_bytes, bytes, threads);
+  if (status) return status;
+  if ((!u && conv->size) || !k || !y) return EMBER_NULL_POINTER;
+  return run(&call, scratch, scratch_bytes, bytes, threads);
 }
 
 int ember_fft_conv_backward(const ember_fft_conv* conv, const void* u, const void* k, const void* d,
@@ -243,7 +243,6 @@ int ember_fft_conv_backward(const ember_fft_conv* conv, const void* u, const voi
     clear_filters(*conv, dk, dd);
     return EMBER_OK;
   }
-  if ((!u && conv->size) || !k || (!g && conv->length)) return EMBER_NULL_POINTER;
   threads = most_threads(threads);
   Call call = {};
   call.conv = *conv;
@@ -252,7 +251,9 @@ int ember_fft_conv_backward(const ember_fft_conv* conv, const void* u, const voi
   call.dgate_in = dgate_in, call.dgate_out = dgate_out;
   int64_t bytes = 0;
   status = schedules(*conv, true, threads, &call, &bytes);
-  return status ? status : run(&call, scratch, scratch_bytes, bytes, threads);
+  if (status) return status;
+  if ((!u && conv->size) || !k || (!g && conv->length)) return EMBER_NULL_POINTER;
+  return run(&call, scratch, scratch_bytes, bytes, threads);
 }
 
 const char* ember_fft_conv_error(int status) {

@@ -82,7 +82,7 @@ std::unique_ptr<Owned> make_plan(int64_t n, bool wide, int vector_bytes) {
   plan.n1 = n1 << top_bits;
   plan.n2 = n / plan.n1;
   add_levels(&plan, bits - top_bits, most);
-  plan.pitch = plan.n2 + (plan.n2 * position >= 4096 ? 4 : 0);
+  plan.pitch = plan.n2 + (plan.n2 * position >= 4096 ? 1 : 0);
   // A power of two, as n2 is: strips of columns leave no rest.
   const int64_t fit = plan.top == 1 ? 8 : kTileBytes / (plan.n1 * position);
   plan.columns = 16;

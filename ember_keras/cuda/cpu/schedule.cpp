@@ -7,6 +7,7 @@ namespace ember {
 namespace {
 
 constexpr int64_t kLineBytes = 64;     // of lanes, in real and in imaginary parts
+constexpr int64_t kMostPoints = int64_t(1) << 28;  // of a transform
 constexpr int64_t kDirectTaps = 32;    // backward; half as many forward
 constexpr int64_t kDirectBlock = 128;  // positions
 constexpr int64_t kShared = 2 << 20;    // a larger transform is shared by all threads
@@ -120,6 +121,7 @@ int make_schedule(const ember_fft_conv& conv, bool backward, int threads, int ve
     const double cost = double(divided(all, block)) * cost_of(m, position);
     if (cost < 0.95 * best) best = cost, n = m, s.block = block, s.blocks = divided(all, block);
   }
+  if (n > kMostPoints) return EMBER_SIZE_OVERFLOW;
   s.plan = find_plan(n, wide, vector_bytes);
   if (!s.plan) return EMBER_OUT_OF_MEMORY;
   s.array_bytes = s.plan->n1 * s.plan->pitch * position;
