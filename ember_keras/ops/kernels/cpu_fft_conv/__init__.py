@@ -38,7 +38,7 @@ def _refuse(request):
 
 
 def _run(u, k, d, *, start, length, skip, fft_length):
-    return _FORM.run(u, k, d, start, length, skip)
+    return _FORM.run(u, k, d, start, length, skip, fft_length)
 
 
 register(

@@ -10,6 +10,7 @@ from keras import ops
 
 from ember_keras import backend
 from ember_keras.cuda import library
+from ember_keras.ops.kernels.complex_fft import gradients
 from ember_keras.ops.kernels.gradient import with_gradient
 
 EAGER = True
@@ -17,25 +18,19 @@ EAGER = True
 _LIBRARY = library.load()[0]
 
 
-def run(u, k, d, start, length, skip):
+def run(u, k, d, start, length, skip, fft_length):
     """Return the window ``[start, start + length)`` of the convolution, as `parallel.windowed`."""
-    options = {"start": start, "skip": skip, "threads": _threads()}
 
     def forward(u, *filters):
-        arrays, names = _arrays(u, filters)
-        y = _LIBRARY.forward(*arrays, length=length, **names, **options)
-        return _tensor(y, u), ()
+        arrays, kind = _arrays(u, filters)
+        options = {"start": start, "length": length, "skip": skip, "threads": _threads(), **kind}
+        return _tensor(_LIBRARY.forward(*arrays, **options), u), ()
 
     def backward(inputs, _, g):
-        u, *filters = inputs
-        (x, k, *d), names = _arrays(u, filters)
-        out = {"du": np.empty(x.shape, x.dtype), "dk": np.empty(k.shape, k.dtype)}
-        if d:
-            out["dd"] = np.empty(d[0].shape, d[0].dtype)
-        (g, *_), _ = _arrays(g, ())
-        _LIBRARY.backward(x, k, g, *d, out=out, length=length, **names, **options)
-        slopes = (_tensor(out[name], like) for name, like in zip(out, inputs, strict=True))
-        return tuple(ops.cast(x, like.dtype) for x, like in zip(slopes, inputs, strict=True))
+        # In the library's own functions: it does not tell whether they are differentiated again.
+        inputs, count = (*inputs, None)[:3], len(inputs)
+        found = gradients(*inputs, g, start=start, skip=skip, fft_length=fft_length)
+        return found[:count]
 
     filters = (k,) if d is None else (k, d)
     return with_gradient(forward, backward, saved=tuple(range(1 + len(filters))))(u, *filters)

@@ -5,7 +5,8 @@ import ctypes
 import torch
 
 from ember_keras.cuda import library
-from ember_keras.ops.kernels.gradient import require_first_order, with_gradient
+from ember_keras.ops.kernels.complex_fft import gradients
+from ember_keras.ops.kernels.gradient import with_gradient
 
 EAGER = False
 
@@ -19,7 +20,7 @@ _DTYPES = {
 }
 
 
-def run(u, k, d, start, length, skip):
+def run(u, k, d, start, length, skip, fft_length):
     """Return the window ``[start, start + length)`` of the convolution, as `parallel.windowed`."""
     k = k.to(_kind(u.dtype))
     filters = (k,) if d is None else (k, d.to(k.dtype))
@@ -28,9 +29,11 @@ def run(u, k, d, start, length, skip):
         return _OPERATORS.fft_conv(u, k, d, start, length, skip), ()
 
     def backward(inputs, _, g):
-        require_first_order("cpu_fft_conv")
-        u, k, *d = inputs
-        found = _OPERATORS.fft_conv_backward(g, u, k, *(d or [None]), start, skip)
+        u, k, d = (*inputs, None)[:3]
+        if torch.is_grad_enabled():  # A gradient of this gradient is asked for.
+            found = gradients(u, k, d, g, start=start, skip=skip, fft_length=fft_length)
+        else:
+            found = _OPERATORS.fft_conv_backward(g, u, k, d, start, skip)
         return found[: len(inputs)]
 
     return with_gradient(forward, backward, saved=tuple(range(1 + len(filters))))(u, *filters)
