@@ -94,3 +94,7 @@ def _run(command):
         lines = [line for line in done.stderr.splitlines() if "error" in line]
         said = lines[0] if lines else done.stderr[:300]
         raise BuildError(f"{command[0]} failed: {said.strip()}")
+
+
+if __name__ == "__main__":
+    build(HERE)

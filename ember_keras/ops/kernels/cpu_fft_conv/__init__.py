@@ -20,7 +20,7 @@ _FORMS = {
 }
 
 _FORM = importlib.import_module(f"{__name__}.{_FORMS[backend.name()]}")
-_, _REASON = library.load()
+_LIBRARY, _REASON = library.load()
 
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
 
@@ -48,7 +48,7 @@ register(
         tuple(_FORMS),
         _refuse,
         _run,
-        "C++ on the processor: transforms in the cache, channels side by side.",
+        "C++ on the processor" + ("." if _LIBRARY is None else f", compiled for {_LIBRARY.isa()}."),
     ),
     first=True,
 )
