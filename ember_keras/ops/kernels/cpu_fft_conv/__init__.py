@@ -25,6 +25,11 @@ _LIBRARY, _REASON = library.load()
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
+def reason():
+    """Return why this installation has no such kernel, in a sentence, or None where it has."""
+    return _REASON
+
+
 def _refuse(request):
     if _REASON is not None:
         return _REASON
