@@ -1,7 +1,7 @@
 # `make demo` trains the byte-level language model; `make test` runs everything. `make help` lists all.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help demo test test-fast lint docs clean
+.PHONY: help demo test test-fast kernel lint docs clean
 
 # The first interpreter that is new enough, e.g. `make test PYTHON=/opt/python3.13/bin/python3`.
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
@@ -27,6 +27,9 @@ test-fast: | $(WHEEL_PYTHON) ## runs the quick tests on the working tree, under 
 	PYTHONPATH=$(CURDIR) OMP_NUM_THREADS=1 TF_CPP_MIN_LOG_LEVEL=3 MPLBACKEND=Agg KERAS_BACKEND=$(BACKEND) \
 	$(WHEEL_PYTHON) -m pytest -q -n 2 --dist loadgroup -m "not slow and not matrix" --ignore tests/docs $(TESTS)
 
+kernel: ## compiles the C++ kernel into the working tree, for test-fast and benchmarks
+	$(or $(PYTHON),python3) ember_keras/cuda/build.py
+
 lint: | $(WHEEL_PYTHON) ## checks rules, format and types
 	$(TOX) run -e lint
 
@@ -34,7 +37,7 @@ docs: | $(WHEEL_PYTHON) ## builds the site into site/, every warning an error
 	$(WHEEL_PYTHON) -m mkdocs build --strict
 
 clean: ## removes every environment, build and run folder
-	rm -rf .venv .venv-test .tox build dist site runs *.egg-info .*_cache .hypothesis
+	rm -rf .venv .venv-test .tox build dist site runs *.egg-info .*_cache .hypothesis ember_keras/cuda/*.so
 
 .venv/installed: pyproject.toml setup.py
 	$(call venv,.venv)

@@ -1,8 +1,75 @@
-"""Builds the package. Metadata and tools are configured in pyproject.toml.
+"""Builds the package, and with it the C++ kernel where there is a compiler.
 
-Native kernels will be built from here; today the package is pure Python and needs no compiler.
+Metadata and tools are configured in pyproject.toml. Without a compiler the package is whole and
+portable; `CXX` names another compiler, and `EMBER_CPU_KERNEL=0` leaves the kernel out.
 """
 
-from setuptools import setup
+import importlib.util
+import os
+import sys
+from pathlib import Path
 
-setup()
+from setuptools import Distribution, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_py import build_py
+
+HERE = Path(__file__).resolve().parent
+FOLDER = Path("ember_keras") / "cuda"
+
+
+def builder():
+    """Return `ember_keras/cuda/build.py`, which imports nothing of the package."""
+    spec = importlib.util.spec_from_file_location("build_kernel", HERE / FOLDER / "build.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def compiler():
+    """Return a C++ compiler, or None where the kernel is not wanted or cannot be built."""
+    if os.environ.get("EMBER_CPU_KERNEL") == "0":
+        return None
+    build = builder()
+    try:
+        return build.find_compiler(os.environ.get("CXX"))
+    except build.BuildError as error:
+        say(f"{error}: installing without the C++ kernel. All else works.")
+        return None
+
+
+def say(line):
+    """Print one line where whoever installs can see it."""
+    print(f"ember-keras: {line}", file=sys.stderr)
+
+
+class BuildWithKernel(build_py):
+    """Copies the package, and compiles the kernel into the copy."""
+
+    def run(self):
+        super().run()
+        found = compiler()
+        if found is None:
+            return
+        target = HERE / FOLDER if self.editable_mode else Path(self.build_lib) / FOLDER
+        build = builder()
+        try:
+            build.build(target, found)
+        except build.BuildError as error:
+            say(f"{error}: installing without the C++ kernel. All else works.")
+
+
+class AnyPython(bdist_wheel):
+    """A wheel for every Python 3 of a platform: the kernel knows nothing of Python."""
+
+    def get_tag(self):
+        return ("py3", "none", super().get_tag()[2])
+
+
+class MaybeCompiled(Distribution):
+    """A distribution that is bound to a platform where the kernel is built."""
+
+    def has_ext_modules(self):
+        return compiler() is not None
+
+
+setup(cmdclass={"build_py": BuildWithKernel, "bdist_wheel": AnyPython}, distclass=MaybeCompiled)

@@ -3,6 +3,7 @@
 from ember_keras.ops.kernels import (
     chunked,
     complex_fft,
+    cpu_fft_conv,
     diagonal,
     fused_attention,
     late_products,
@@ -30,6 +31,7 @@ __all__ = ["Kernel", "Request", "Row", "choose", "explain", "kernels", "register
 del (
     chunked,
     complex_fft,
+    cpu_fft_conv,
     diagonal,
     fused_attention,
     late_products,

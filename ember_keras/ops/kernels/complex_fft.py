@@ -73,29 +73,63 @@ def _refuse(request):
 
 
 def _run(u, k, d, *, start, length, skip, fft_length):
-    fft, n = _LIBRARY, fft_length
-    size, taps, filters = int(u.shape[1]), int(k.shape[0]), int(k.shape[1])
     kind = "float64" if "float64" in str(u.dtype) else "float32"
     u, k = ops.cast(u, kind), ops.cast(k, kind)
+    shapes = tuple(u.shape), tuple(k.shape)
 
     def forward(u, k):
-        uf = fft.rfft(by_filter(u, filters), n)
-        kf = fft.rfft(ops.transpose(k), n)[:, None]
-        y = fft.irfft(uf * kf, n)
+        uf, kf = _spectra(u, k, fft_length)
+        y = _LIBRARY.irfft(uf * kf, fft_length)
         return by_channel(y[..., start : start + length]), (uf, kf)
 
     def backward(_, kept, cotangent):
-        uf, kf = kept
-        g = by_filter(cotangent, filters)
-        if start:
-            g = pad(g, ((0, 0), (0, 0), (0, 0), (start, 0)))
-        gf = fft.rfft(g, n)
-        du = fft.irfft(gf * fft.conj(kf), n)
-        dk = fft.irfft(fft.sum(gf * fft.conj(uf), (0, 2)), n)
-        return by_channel(du[..., :size]), ops.transpose(dk[:, :taps])
+        return _slopes(*kept, cotangent, shapes, start, fft_length)
 
     y = with_gradient(forward, backward)(u, k)
     return y if d is None else y + u[:, skip : skip + length] * ops.cast(d, kind)
+
+
+def gradients(u, k, d, g, *, start, skip, fft_length):
+    """Return the gradients ``(du, dk, dd)`` of a window of the convolution for its cotangent g.
+
+    In the library's own functions, so that they can be differentiated again.
+
+    Args:
+        u: tensor ``(B, N, D)``.
+        k: tensor ``(taps, F)``.
+        d: tensor ``(D,)`` or None, whose gradient is then None.
+        g: tensor ``(B, length, D)``.
+        start: int, as of `parallel.windowed`.
+        skip: int, as of `parallel.windowed`.
+        fft_length: int, what `parallel.windowed` gives a kernel.
+    """
+    kinds = [x if x is None else x.dtype for x in (u, k, d)]
+    wide = "float64" if "float64" in str(u.dtype) else "float32"
+    u, k, g = (ops.cast(x, wide) for x in (u, k, g))
+    shapes = tuple(u.shape), tuple(k.shape)
+    du, dk = _slopes(*_spectra(u, k, fft_length), g, shapes, start, fft_length)
+    dd = None
+    if d is not None:
+        length, size = int(g.shape[1]), int(u.shape[1])
+        dd = ops.cast(ops.sum(g * u[:, skip : skip + length], axis=(0, 1)), kinds[2])
+        du = du + pad(g * ops.cast(d, wide), ((0, 0), (skip, size - skip - length), (0, 0)))
+    return ops.cast(du, kinds[0]), ops.cast(dk, kinds[1]), dd
+
+
+def _spectra(u, k, n):
+    fft, filters = _LIBRARY, int(k.shape[1])
+    return fft.rfft(by_filter(u, filters), n), fft.rfft(ops.transpose(k), n)[:, None]
+
+
+def _slopes(uf, kf, g, shapes, start, n):
+    fft, ((_, size, _), (taps, filters)) = _LIBRARY, shapes
+    g = by_filter(g, filters)
+    if start:
+        g = pad(g, ((0, 0), (0, 0), (0, 0), (start, 0)))
+    gf = fft.rfft(g, n)
+    du = fft.irfft(gf * fft.conj(kf), n)
+    dk = fft.irfft(fft.sum(gf * fft.conj(uf), (0, 2)), n)
+    return by_channel(du[..., :size]), ops.transpose(dk[:, :taps])
 
 
 register(

@@ -34,5 +34,6 @@ register(
         _refuse,
         _run,
         "a few taps by shifts on a CPU, in place.",
-    )
+    ),
+    first=True,
 )

@@ -28,7 +28,13 @@ TYPICAL = {
         "window": None,
         "masked": False,
     },
-    "fft_conv": {"u": (8, 1024, 256), "k": (1024, 256), "start": 0, "length": 1024},
+    "fft_conv": {
+        "u": (8, 1024, 256),
+        "k": (1024, 256),
+        "start": 0,
+        "length": 1024,
+        "tracing": False,
+    },
     "gated_linear_attention": {
         "q": (8, 1024, 8, 64),
         "v": (8, 1024, 8, 64),
@@ -99,8 +105,13 @@ class Row(NamedTuple):
 _KERNELS: dict[str, Kernel] = {}
 
 
-def register(kernel):
-    """Add a `Kernel` to the table; under ``auto`` the first registered is asked first."""
+def register(kernel, first=False):
+    """Add a `Kernel` to the table.
+
+    Args:
+        kernel: `Kernel`.
+        first: bool. Whether ``auto`` asks it before those that were registered earlier.
+    """
     taken = {*_KERNELS, PORTABLE, "auto"}
     if kernel.name in taken:
         raise ValueError(
@@ -112,7 +123,11 @@ def register(kernel):
             f"Received a kernel for the engine {kernel.engine!r}; expected one of "
             f"{', '.join(TYPICAL)}.{environment.nearest(kernel.engine, TYPICAL)} Correct it."
         )
+    others = dict(_KERNELS)
+    if first:
+        _KERNELS.clear()
     _KERNELS[kernel.name] = kernel
+    _KERNELS.update(others)
     return kernel
 
 

@@ -1,0 +1,1 @@
+"""Compiled kernels: C++ for processors, and how they are built."""

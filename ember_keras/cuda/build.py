@@ -1,0 +1,100 @@
+"""Compiles the long convolution's kernel for processors into one shared library.
+
+It imports nothing of this package, so `setup.py` may run it before the package is installed.
+"""
+
+import concurrent.futures
+import pathlib
+import platform
+import shutil
+import subprocess
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+NAME = "_fft_conv_cpu.so"
+COMPILERS = ("c++", "g++", "clang++")
+COMMON = (
+    *("-std=c++17", "-O3", "-fPIC", "-fno-math-errno", "-ffp-contract=fast", "-fno-trapping-math"),
+    *("-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi", "-pthread"),
+)
+AVX512 = tuple(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl"))
+ISAS = {
+    "portable": (16, ()),
+    "avx2": (32, ("-mavx2", "-mfma")),
+    "avx512": (64, ("-mavx2", "-mfma", *AVX512, "-mprefer-vector-width=512")),
+}
+PLAIN = ("interface", "plan", "schedule", "threads", "xla")
+INTEL = ("x86_64", "AMD64")
+
+
+class BuildError(RuntimeError):
+    """The library could not be built; the text says why in one sentence."""
+
+
+def find_compiler(asked=None):
+    """Return the path of a C++ compiler: the one asked for, or the first that there is."""
+    for name in (asked,) if asked else COMPILERS:
+        found = shutil.which(name)
+        if found:
+            return found
+    missing = asked or ", ".join(COMPILERS)
+    raise BuildError(f"no C++ compiler was found (looked for {missing})")
+
+
+def build(folder, compiler=None, flags=()):
+    """Compile the library into a folder.
+
+    Args:
+        folder: path of the folder that the library is written to.
+        compiler: name or path of a C++ compiler; by default the first of c++, g++, clang++.
+        flags: more flags for compiler and linker.
+
+    Returns:
+        The path of the library. Raises `BuildError` with a sentence where it can't be built.
+    """
+    compiler = find_compiler(compiler)
+    target = pathlib.Path(folder) / NAME
+    isas = {name: ISAS[name] for name in ISAS if _compiles(compiler, name)}
+    has = tuple(f"-DEMBER_HAS_{name.upper()}" for name in isas if name != "portable")
+    with tempfile.TemporaryDirectory() as temporary:
+        jobs = [(name, name, has) for name in PLAIN]
+        for name, (size, options) in isas.items():
+            defined = (f"-DEMBER_ISA={name}", f"-DEMBER_VECTOR_BYTES={size}", *options)
+            jobs.append(("kernel", f"kernel_{name}", defined))
+        objects = [str(pathlib.Path(temporary) / f"{job[1]}.o") for job in jobs]
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            commands = [
+                (compiler, *COMMON, *options, *flags, "-c", HERE / "cpu" / f"{source}.cpp", "-o", o)
+                for (source, _, options), o in zip(jobs, objects, strict=True)
+            ]
+            list(pool.map(_run, commands))
+        linked = pathlib.Path(temporary) / NAME
+        _run((compiler, "-shared", "-pthread", *flags, *objects, "-o", linked))
+        shutil.copyfile(linked, target)
+    return target
+
+
+def _compiles(compiler, name):
+    """Whether the compiler knows an instruction set's flags."""
+    if name == "portable":
+        return True
+    if platform.machine() not in INTEL:
+        return False
+    command = (compiler, *ISAS[name][1], "-x", "c++", "-fsyntax-only", "-")
+    return subprocess.run(command, input=b"", capture_output=True).returncode == 0  # noqa: S603
+
+
+def _run(command):
+    command = [str(part) for part in command]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603
+    except OSError as error:
+        raise BuildError(f"{command[0]} can't be run: {error}") from error
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if "error" in line]
+        said = lines[0] if lines else done.stderr[:300]
+        raise BuildError(f"{command[0]} failed: {said.strip()}")
+
+
+if __name__ == "__main__":
+    build(HERE)

@@ -1,0 +1,373 @@
+// The convolution and its gradients, for one type of numbers to compute with.
+#pragma once
+
+#include "direct.h"
+#include "operands.h"
+#include "transform.h"
+
+namespace ember {
+namespace EMBER_ISA {
+
+template <class R>
+class Convolution : Operands<R> {
+ public:
+  Convolution(const Call& call, const Team& team) : Operands<R>(call), team_(team) {}
+
+  void run() {
+    if (call_.y) forward(call_.y, c_.y, call_.gate_out, c_.gate_out);
+    if (call_.du || call_.dk || call_.dgate_in) backward();
+    if (call_.dd) skip_gradient();
+    if (call_.dgate_out) {
+      team_.wait();
+      forward(call_.dgate_out, c_.dgate_out, call_.g, c_.g);
+    }
+  }
+
+ private:
+  using C = Complex<R>;
+  using V = Vector<R>;
+  using Base = Operands<R>;
+  using Base::c_, Base::call_, Base::cotangent, Base::filters_of, Base::input, Base::item_cotangent;
+  using Base::item_input, Base::lanes_of, Base::min, Base::signal, Base::skip_factors, Base::stream;
+
+  // Threads and scratch of a phase.
+  struct Crew {
+    Team sets, rows, passes;
+    C* filter;
+    C* arrays[3];
+    C* tile;
+  };
+
+  Crew crew_of(const Schedule& s) const {
+    const Team alone = {0, 1, nullptr};
+    Crew crew = {alone, alone, alone, nullptr, {nullptr, nullptr, nullptr}, nullptr};
+    if (s.empty) {
+      crew.sets = team_;
+      return crew;
+    }
+    char* p = call_.scratch;
+    const int others = s.arrays - 1;
+    int64_t mine = 0, all = 1;
+    if (s.sharing == Sharing::kSets) {
+      crew.sets = team_;
+      p += team_.rank * s.arrays * s.array_bytes;
+      all = int64_t(team_.size - team_.rank);
+      crew.filter = reinterpret_cast<C*>(p);
+      p += s.array_bytes;
+      for (int i = 0; i < others; ++i) crew.arrays[i] = reinterpret_cast<C*>(p + i * s.array_bytes);
+      p += others * s.array_bytes + (all - 1) * s.arrays * s.array_bytes;
+    } else {
+      crew.filter = reinterpret_cast<C*>(p);
+      p += s.array_bytes;
+      if (s.sharing == Sharing::kRows) {
+        crew.rows = team_;
+        mine = team_.rank, all = team_.size;
+      } else {
+        crew.passes = team_;
+      }
+      for (int i = 0; i < others; ++i) {
+        crew.arrays[i] = reinterpret_cast<C*>(p + (mine * others + i) * s.array_bytes);
+      }
+      p += all * others * s.array_bytes;
+    }
+    crew.tile = reinterpret_cast<C*>(p + team_.rank * s.tile_bytes);
+    return crew;
+  }
+
+  static Arrays<R> alone(C* x) { return {x, x, x, x}; }
+
+  // The spectrum of a set's filters, or the taps themselves where no transform is made.
+  void filter_spectrum(const Schedule& s, const Crew& crew, const Team& team, int64_t set) const {
+    const Source<R> k = filters_of(s, set);
+    if (s.direct) {
+      if (team.rank == 0) k.read(reinterpret_cast<V*>(crew.filter), 0, s.high - s.low);
+      return team.wait();
+    }
+    const Transform<R> transform = {s.plan, crew.tile};
+    transform.columns_in(team, k, crew.filter);
+    team.wait();
+    const Source<R> first = item_input(s, set, 0);
+    Ahead<R> ahead;
+    if (!s.backward && s.array_bytes <= kNear) ahead.source = &first;
+    transform.template rows<Leaf::kSpectrum>(team, alone(crew.filter), ahead);
+    team.wait();
+  }
+
+  // Arrays up to this size are asked for ahead of time.
+  static constexpr int64_t kNear = 1 << 20;
+
+  template <class F>
+  void each_set(const Schedule& s, const Crew& crew, F f) const {
+    const int64_t last = s.sets * (crew.sets.rank + 1) / crew.sets.size;
+    for (int64_t set = s.sets * crew.sets.rank / crew.sets.size; set < last; ++set) f(set);
+  }
+
+  template <class F>
+  void each_item(const Schedule& s, const Crew& crew, int64_t set, F f) const {
+    const int64_t items = s.groups * s.row_groups * s.blocks;
+    const int64_t last = items * (crew.rows.rank + 1) / crew.rows.size;
+    for (int64_t i = items * crew.rows.rank / crew.rows.size; i < last; ++i) {
+      const int64_t group = i / (s.row_groups * s.blocks);
+      f(i, i + 1 < last, lanes_of(s, set, group, i / s.blocks % s.row_groups), i % s.blocks);
+    }
+  }
+
+  // The sink's runs where nothing of the filter reaches it.
+  static void write_zeros(Sink<R>& sink) {
+    V zeros[kRun * kParts];
+    for (int64_t slot = sink.low; slot < sink.high; slot += kRun) {
+      for (V& zero : zeros) zero = V{};
+      sink.write(zeros, slot, kRun);
+    }
+  }
+
+  void forward(void* y, const ember_strides& strides, const void* gate,
+               const ember_strides& gate_strides) const {
+    const Schedule& s = call_.forward;
+    const Crew crew = crew_of(s);
+    const Transform<R> transform = {s.plan, crew.tile};
+    each_set(s, crew, [&](int64_t set) {
+      const Team& filters = crew.rows.size > 1 ? crew.rows : crew.passes;
+      if (!s.empty) filter_spectrum(s, crew, filters, set);
+      each_item(s, crew, set, [&](int64_t i, bool more, const Lanes<R>& lanes, int64_t index) {
+        const Block block = block_of(c_, s, index);
+        SignalSink<R> sink;
+        sink.first = signal(y, strides, lanes);
+        sink.first_gate = signal(gate, gate_strides, lanes);
+        sink.low = block.low;
+        sink.high = block.high;
+        sink.shift = s.low + block.first - c_.start;
+        if (call_.d) {
+          sink.skips = true;
+          skip_factors(lanes, sink.d);
+          sink.other = input(lanes);
+          sink.other.shift = c_.skip;
+          sink.other.high = c_.length;
+        }
+        if (s.empty) return write_zeros(sink);
+        const Source<R> x = item_input(s, set, i);
+        if (s.direct) {
+          sink.prefetch(block.low, block.high - block.low, true);
+          if (more) item_input(s, set, i + 1).prefetch(0, s.block, true);
+          return direct_forward(s, crew, block, x, sink);
+        }
+        const int64_t next_set = set + 1 < s.sets ? set + 1 : set;
+        C* data = crew.arrays[0];
+        transform.columns_in(crew.passes, x, data);
+        crew.passes.wait();
+        const Source<R> next = more ? item_input(s, set, i + 1) : filters_of(s, next_set);
+        Ahead<R> ahead;
+        if (s.array_bytes <= kNear) ahead.source = &next, ahead.sink = &sink;
+        transform.template rows<Leaf::kConvolve>(crew.passes, {data, crew.filter, data, data}, ahead);
+        crew.passes.wait();
+        transform.columns_out(crew.passes, data, sink);
+        crew.passes.wait();
+      });
+      crew.rows.wait();
+    });
+  }
+
+  void backward() const {
+    const Schedule& s = call_.backward;
+    const Crew crew = crew_of(s);
+    const bool signals = call_.du || call_.dgate_in;
+    each_set(s, crew, [&](int64_t set) {
+      const Team& filters = crew.rows.size > 1 ? crew.rows : crew.passes;
+      if (!s.empty && signals) filter_spectrum(s, crew, filters, set);
+      if (!s.empty && call_.dk) {
+        Team rows = crew.passes;
+        clear(rows, s, crew.arrays[2]);
+        crew.passes.wait();
+      }
+      each_item(s, crew, set, [&](int64_t i, bool more, const Lanes<R>& lanes, int64_t index) {
+        const Source<R> next = call_.dk && more ? item_input(s, set, i + 1) : Source<R>();
+        backward_item(s, crew, lanes, block_of(c_, s, index), next, signals);
+      });
+      crew.rows.wait();
+      if (call_.dk) filter_gradient(s, crew, filters, set);
+    });
+  }
+
+  static void write_all(Sink<R>& sink, V* x, int64_t slot, int64_t count) {
+    for (int64_t i = 0; i < count; i += kRun) {
+      sink.write(x + i * kParts, slot + i, min(kRun, count - i));
+    }
+  }
+
+  void direct_forward(const Schedule& s, const Crew& crew, const Block& block, const Source<R>& x,
+                      Sink<R>& sink) const {
+    const int64_t taps = s.high - s.low, count = block.high - block.low;
+    V* in = reinterpret_cast<V*>(crew.arrays[0]);
+    V* out = in + (count + taps) * kParts;
+    x.read(in, block.low - taps + 1, count + taps - 1);
+    apply_taps<false, R>(in, reinterpret_cast<const V*>(crew.filter), taps, out, count);
+    write_all(sink, out, block.low, count);
+  }
+
+  void direct_backward(const Schedule& s, const Crew& crew, const Lanes<R>& lanes,
+                       const Block& block, Sink<R>& sink, bool signals) const {
+    const int64_t taps = s.high - s.low, count = block.size;
+    V* in = reinterpret_cast<V*>(crew.arrays[0]);
+    V* out = in + (count + taps + kTogether) * kParts;
+    item_cotangent(s, lanes, block).read(in, 0, count + taps + kTogether);
+    if (call_.dk) {
+      V* x = reinterpret_cast<V*>(crew.arrays[1]);
+      Source<R> source = input(lanes);
+      source.shift = block.first;
+      source.high = count;
+      source.read(x, 0, count);
+      add_products<R>(x, in, taps, reinterpret_cast<V*>(crew.arrays[2]), count);
+    }
+    if (!signals) return;
+    apply_taps<true, R>(in, reinterpret_cast<const V*>(crew.filter), taps, out, count);
+    write_all(sink, out, 0, count);
+  }
+
+  static void clear(const Team& team, const Schedule& s, C* x) {
+    const int64_t bytes = s.array_bytes / 64;
+    const int64_t first = bytes * team.rank / team.size * 64;
+    const int64_t last = bytes * (team.rank + 1) / team.size * 64;
+    memset(reinterpret_cast<char*>(x) + first, 0, last - first);
+  }
+
+  // `next` is what the next item reads first, or nothing.
+  void backward_item(const Schedule& s, const Crew& crew, const Lanes<R>& lanes, const Block& block,
+                     const Source<R>& next, bool signals) const {
+    SignalSink<R> sink;
+    sink.first = signal(call_.du, c_.du, lanes);
+    sink.first_gate = signal(call_.gate_in, c_.gate_in, lanes);
+    sink.second = signal(call_.dgate_in, c_.dgate_in, lanes);
+    sink.second_gate = signal(call_.u, c_.u, lanes);
+    sink.low = 0;
+    sink.high = block.size;
+    sink.shift = block.first;
+    if (call_.d) {
+      sink.skips = true;
+      skip_factors(lanes, sink.d);
+      sink.other = cotangent(lanes);
+      sink.other.shift = -c_.skip;
+      sink.other.high = c_.size;
+    }
+    if (s.empty) {
+      if (signals) write_zeros(sink);
+      return;
+    }
+    if (s.direct) return direct_backward(s, crew, lanes, block, sink, signals);
+    const Transform<R> transform = {s.plan, crew.tile};
+    const Team& team = crew.passes;
+    C *data = crew.arrays[0], *other = crew.arrays[1], *sum = crew.arrays[2];
+    const Source<R> g = item_cotangent(s, lanes, block);
+    Ahead<R> first, second;
+    if (s.array_bytes <= kNear) {
+      first.source = &g;
+      if (next.values) second.source = &next;
+      if (signals) second.sink = &sink;
+    }
+    if (call_.dk) {
+      Source<R> x = input(lanes);
+      x.shift = block.first;
+      x.high = block.size;
+      transform.columns_in(team, x, other);
+      team.wait();
+      transform.template rows<Leaf::kSpectrum>(team, alone(other), first);
+    }
+    transform.columns_in(team, g, data);
+    team.wait();
+    const Arrays<R> arrays = {data, crew.filter, other, sum};
+    if (call_.dk && signals) {
+      transform.template rows<Leaf::kBackward>(team, arrays, second);
+    } else if (call_.dk) {
+      transform.template rows<Leaf::kSum>(team, arrays, second);
+    } else {
+      transform.template rows<Leaf::kCorrelate>(team, arrays, second);
+    }
+    team.wait();
+    if (signals) transform.columns_out(team, data, sink);
+    team.wait();
+  }
+
+  // From the sum of spectra to the gradient of a set's filters.
+  void filter_gradient(const Schedule& s, const Crew& crew, const Team& team, int64_t set) const {
+    const Lanes<R> lanes = lanes_of(s, set, 0, 0);
+    Lanes<R> filters;
+    filters.count = int(lanes.filter[lanes.count - 1] - lanes.filter[0]) + 1;
+    for (int l = 0; l < filters.count; ++l) filters.filter[l] = lanes.filter[0] + l;
+    FilterSink<R> sink;
+    sink.lanes = lanes;
+    sink.shared = lanes.count > filters.count;
+    sink.out = stream(c_.filter_dtype, call_.dk, c_.dk_tap, filters, nullptr, 0, filters.filter,
+                      c_.dk_filter, c_.filters);
+    V zeros[kParts] = {};
+    if (team.rank == 0) {
+      for (int64_t i = 0; i < s.low; ++i) sink.out.write_run(sink.out, zeros, i, 1);
+      for (int64_t i = s.high; i < c_.taps; ++i) sink.out.write_run(sink.out, zeros, i, 1);
+    }
+    if (s.empty) return;
+    C* sum = crew.arrays[2];
+    if (crew.rows.size > 1) {
+      // Each thread has a sum of its own: the first one's takes the others in their order.
+      C* first = sum - int64_t(crew.rows.rank) * (s.arrays - 1) * (s.array_bytes / sizeof(C));
+      const int64_t count = s.array_bytes / int64_t(sizeof(C));
+      const int64_t begin = count * team.rank / team.size;
+      const int64_t end = count * (team.rank + 1) / team.size;
+      for (int r = 1; r < crew.rows.size; ++r) {
+        const C* more = first + r * (s.arrays - 1) * count;
+        for (int64_t i = begin; i < end; ++i) first[i] = first[i] + more[i];
+      }
+      sum = first;
+      team.wait();
+    }
+    sink.out.base += s.low * sink.out.step;
+    sink.low = 0;
+    sink.high = s.high - s.low;
+    if (s.direct) {
+      if (team.rank == 0) write_all(sink, reinterpret_cast<V*>(sum), 0, sink.high);
+      return team.wait();
+    }
+    sink.scale = R(1) / R(s.plan->n);
+    const Transform<R> transform = {s.plan, crew.tile};
+    transform.template rows<Leaf::kInverse>(team, alone(sum));
+    team.wait();
+    transform.columns_out(team, sum, sink);
+    team.wait();
+  }
+
+  // dd: sums of the cotangent times x, in double.
+  void skip_gradient() const {
+    const Schedule& s = call_.backward;
+    const int64_t groups = s.sets * s.groups;
+    const int64_t last = groups * (team_.rank + 1) / team_.size;
+    for (int64_t i = groups * team_.rank / team_.size; i < last; ++i) {
+      double sums[kLanes<R>] = {};
+      for (int64_t row = 0; row < s.row_groups; ++row) {
+        const Lanes<R> lanes = lanes_of(s, i / s.groups, i % s.groups, row);
+        Source<R> x = input(lanes), g = cotangent(lanes);
+        x.shift = c_.skip;
+        x.high = g.high = c_.length;
+        for (int64_t t = 0; t < c_.length; t += kRun) {
+          V a[kRun * kParts], b[kRun * kParts], sum[kParts] = {};
+          const int64_t run = min(kRun, c_.length - t);
+          x.read(a, t, run);
+          g.read(b, t, run);
+          for (int64_t j = 0; j < run * kParts; ++j) sum[j % kParts] += a[j] * b[j];
+          for (int l = 0; l < lanes.count; ++l) {
+            sums[lanes.channel[l] - lanes.channel[0]] += double(get_lane<R>(sum, l));
+          }
+        }
+      }
+      const Lanes<R> lanes = lanes_of(s, i / s.groups, i % s.groups, 0);
+      Lanes<R> channels = lanes;
+      channels.count = int(lanes.channel[lanes.count - 1] - lanes.channel[0]) + 1;
+      V result[kParts] = {};
+      for (int l = 0; l < channels.count; ++l) set_lane<R>(result, l, R(sums[l]));
+      Stream<R> out = stream(c_.filter_dtype, call_.dd, 0, channels, nullptr, 0, channels.channel,
+                             1, c_.width);
+      out.write_run(out, result, 0, 1);
+    }
+  }
+
+  const Team& team_;
+};
+
+}  // namespace EMBER_ISA
+}  // namespace ember

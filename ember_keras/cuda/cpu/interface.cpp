@@ -1,0 +1,287 @@
+// The C interface: checks, scratch, and the choice of an instruction set.
+#include <sys/mman.h>
+
+#include <atomic>
+#include <cstring>
+#include <initializer_list>
+#include <new>
+
+#include "call.h"
+
+namespace ember {
+namespace {
+
+constexpr int64_t kMost = int64_t(1) << 40;  // of any size or position
+constexpr int kMostThreads = 1024;
+
+struct Isa {
+  int id;
+  const char* name;
+  int vector_bytes;
+  void (*work)(void*, const Team&);
+};
+
+const Isa kIsas[] = {
+#ifdef EMBER_HAS_AVX512
+    {EMBER_ISA_AVX512, "avx512", 64, avx512::work},
+#endif
+#ifdef EMBER_HAS_AVX2
+    {EMBER_ISA_AVX2, "avx2", 32, avx2::work},
+#endif
+#if defined(__aarch64__)
+    {EMBER_ISA_PORTABLE, "neon", 16, portable::work},
+#else
+    {EMBER_ISA_PORTABLE, "portable", 16, portable::work},
+#endif
+};
+
+bool runs_here(int isa) {
+#ifdef EMBER_HAS_AVX512
+  if (isa == EMBER_ISA_AVX512) {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("fma");
+  }
+#endif
+#ifdef EMBER_HAS_AVX2
+  if (isa == EMBER_ISA_AVX2) {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  }
+#endif
+  return isa == EMBER_ISA_PORTABLE;
+}
+
+const Isa* find_isa(int requested) {
+  for (const Isa& isa : kIsas) {
+    if ((requested == EMBER_ISA_BEST || requested == isa.id) && runs_here(isa.id)) return &isa;
+  }
+  return nullptr;
+}
+
+// Whether every element of an array lies within an int64 of bytes from its first.
+bool reaches(const ember_fft_conv& c, const ember_strides& s, int64_t time) {
+  const auto far = [](int64_t stride, int64_t count) {
+    const __int128 x = __int128(stride) * (count > 0 ? count : 1);
+    return x < 0 ? -x : x;
+  };
+  const __int128 all = far(s.batch, c.batch) + far(s.time, time) + far(s.channel, c.width);
+  return all < (int64_t(1) << 59);
+}
+
+int check(const ember_fft_conv* conv, int threads) {
+  if (!conv) return EMBER_NULL_POINTER;
+  const ember_fft_conv& c = *conv;
+  if (c.version != EMBER_FFT_CONV_VERSION) return EMBER_UNKNOWN_VERSION;
+  if (c.dtype < EMBER_FLOAT32 || c.dtype > EMBER_BFLOAT16) return EMBER_UNKNOWN_DTYPE;
+  const bool half = c.dtype == EMBER_FLOAT16 || c.dtype == EMBER_BFLOAT16;
+  if (c.filter_dtype != c.dtype && !(half && c.filter_dtype == EMBER_FLOAT32)) {
+    return EMBER_UNKNOWN_DTYPE;
+  }
+  if (c.isa < EMBER_ISA_BEST || c.isa > EMBER_ISA_AVX512) return EMBER_UNKNOWN_ISA;
+  if (!find_isa(c.isa)) return EMBER_ISA_NOT_AVAILABLE;
+  if (threads < 1) return EMBER_NO_THREADS;
+  const int64_t sizes[] = {c.batch, c.width, c.filters, c.size, c.taps, c.start, c.length, c.period};
+  __int128 points = 1;
+  for (const int64_t size : sizes) {
+    if (size < 0) return EMBER_NEGATIVE_SIZE;
+    if (size > kMost) return EMBER_SIZE_OVERFLOW;
+  }
+  if (c.skip > kMost || c.skip < -kMost) return EMBER_SIZE_OVERFLOW;
+  const int64_t longest = c.size > c.length ? c.size : c.length;
+  points = __int128(c.batch) * c.width;
+  if (points > kMost || points * longest > (int64_t(1) << 59)) return EMBER_SIZE_OVERFLOW;
+  if (c.filters == 0 ? c.width != 0 : c.width % c.filters != 0) {
+    return EMBER_FILTERS_DO_NOT_DIVIDE_WIDTH;
+  }
+  if (c.taps == 0) return EMBER_NO_TAPS;
+  if (c.period && (c.size > c.period || c.taps > c.period || c.length > c.period)) {
+    return EMBER_PERIOD_TOO_SHORT;
+  }
+  const ember_strides filters[] = {{0, c.k_tap, c.k_filter}, {0, c.dk_tap, c.dk_filter}};
+  for (const ember_strides& s : filters) {
+    if (!reaches(c, s, c.taps)) return EMBER_SIZE_OVERFLOW;
+  }
+  for (const ember_strides* s : {&c.u, &c.gate_in, &c.du, &c.dgate_in}) {
+    if (!reaches(c, *s, c.size)) return EMBER_SIZE_OVERFLOW;
+  }
+  for (const ember_strides* s : {&c.y, &c.gate_out, &c.g, &c.dgate_out}) {
+    if (!reaches(c, *s, c.length)) return EMBER_SIZE_OVERFLOW;
+  }
+  return EMBER_OK;
+}
+
+bool nothing(const ember_fft_conv& c) { return c.batch == 0 || c.width == 0; }
+
+int most_threads(int threads) { return threads < kMostThreads ? threads : kMostThreads; }
+
+// The schedules of a pass; the gradient of the output gate takes a forward one beside.
+int schedules(const ember_fft_conv& c, bool backward, int threads, Call* call, int64_t* bytes) {
+  const int vector_bytes = find_isa(c.isa)->vector_bytes;
+  int status = make_schedule(c, false, threads, vector_bytes, &call->forward);
+  if (!status && backward) {
+    status = make_schedule(c, true, threads, vector_bytes, &call->backward);
+  }
+  if (status) return status;
+  *bytes = call->forward.scratch_bytes(threads);
+  if (backward) {
+    const int64_t more = call->backward.scratch_bytes(threads);
+    if (more > *bytes) *bytes = more;
+  }
+  return EMBER_OK;
+}
+
+// Scratch that calls leave to the next one: the system need not clear its pages again, and may take
+// them where memory is short. Large pieces lie in large pages, where the system has them.
+struct Scratch {
+  char* base = nullptr;
+  int64_t bytes = 0;
+};
+std::atomic<Scratch*> kept{nullptr};
+
+void give_up(Scratch* scratch) {
+  if (scratch && scratch->base) munmap(scratch->base, scratch->bytes);
+  delete scratch;
+}
+
+Scratch* take_scratch(int64_t wanted) {
+  constexpr int64_t kPage = 2 << 20;
+  Scratch* scratch = kept.exchange(nullptr);
+  if (scratch && scratch->bytes >= wanted) return scratch;
+  give_up(scratch);
+  scratch = new (std::nothrow) Scratch();
+  if (!scratch) return nullptr;
+  scratch->bytes = (wanted + kPage - 1) / kPage * kPage;
+  void* p = mmap(nullptr, scratch->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (p == MAP_FAILED) {
+    delete scratch;
+    return nullptr;
+  }
+  scratch->base = static_cast<char*>(p);
+#ifdef MADV_HUGEPAGE
+  madvise(p, scratch->bytes, MADV_HUGEPAGE);
+#endif
+  return scratch;
+}
+
+void leave_scratch(Scratch* scratch) {
+#ifdef MADV_FREE
+  constexpr int64_t kSmall = 16 << 20;
+  if (scratch->bytes > kSmall) madvise(scratch->base, scratch->bytes, MADV_FREE);
+#endif
+  give_up(kept.exchange(scratch));
+}
+
+int run(Call* call, void* scratch, int64_t scratch_bytes, int64_t bytes, int threads) {
+  Scratch* own = nullptr;
+  if (bytes > 0 && !scratch) {
+    own = take_scratch(bytes);
+    if (!own) return EMBER_OUT_OF_MEMORY;
+    scratch = own->base;
+  } else if (bytes > scratch_bytes) {
+    return EMBER_SCRATCH_TOO_SMALL;
+  }
+  const uintptr_t address = reinterpret_cast<uintptr_t>(scratch);
+  call->scratch = static_cast<char*>(scratch) + (64 - address % 64) % 64;
+  run_team(threads, find_isa(call->conv.isa)->work, call);
+  if (own) leave_scratch(own);
+  return EMBER_OK;
+}
+
+void clear_filters(const ember_fft_conv& c, void* dk, void* dd) {
+  const int64_t bytes = c.filter_dtype == EMBER_FLOAT64 ? 8 : c.filter_dtype == EMBER_FLOAT32 ? 4 : 2;
+  for (int64_t s = 0; dk && s < c.taps; ++s) {
+    for (int64_t f = 0; f < c.filters; ++f) {
+      memset(static_cast<char*>(dk) + (s * c.dk_tap + f * c.dk_filter) * bytes, 0, bytes);
+    }
+  }
+  if (dd && c.width) memset(dd, 0, c.width * bytes);
+}
+
+}  // namespace
+}  // namespace ember
+
+using namespace ember;
+
+extern "C" {
+
+int64_t ember_fft_conv_scratch(const ember_fft_conv* conv, int pass, int threads) {
+  int status = check(conv, threads);
+  if (!status && pass != EMBER_FORWARD && pass != EMBER_BACKWARD) status = EMBER_UNKNOWN_PASS;
+  if (status) return -status;
+  if (nothing(*conv)) return 0;
+  Call call = {};
+  int64_t bytes = 0;
+  status = schedules(*conv, pass == EMBER_BACKWARD, most_threads(threads), &call, &bytes);
+  return status ? -status : bytes;
+}
+
+int ember_fft_conv_forward(const ember_fft_conv* conv, const void* u, const void* k, const void* d,
+                           const void* gate_in, const void* gate_out, void* y, void* scratch,
+                           int64_t scratch_bytes, int threads) {
+  int status = check(conv, threads);
+  if (status) return status;
+  if (nothing(*conv) || conv->length == 0) return EMBER_OK;
+  threads = most_threads(threads);
+  Call call = {};
+  call.conv = *conv;
+  call.u = u, call.k = k, call.d = d, call.gate_in = gate_in, call.gate_out = gate_out;
+  call.y = y;
+  int64_t bytes = 0;
+  status = schedules(*conv, false, threads, &call, &bytes);
+  if (status) return status;
+  if ((!u && conv->size) || !k || !y) return EMBER_NULL_POINTER;
+  return run(&call, scratch, scratch_bytes, bytes, threads);
+}
+
+int ember_fft_conv_backward(const ember_fft_conv* conv, const void* u, const void* k, const void* d,
+                            const void* gate_in, const void* gate_out, const void* g, void* du,
+                            void* dk, void* dd, void* dgate_in, void* dgate_out, void* scratch,
+                            int64_t scratch_bytes, int threads) {
+  int status = check(conv, threads);
+  if (status) return status;
+  if (nothing(*conv)) {
+    clear_filters(*conv, dk, dd);
+    return EMBER_OK;
+  }
+  threads = most_threads(threads);
+  Call call = {};
+  call.conv = *conv;
+  call.u = u, call.k = k, call.d = d, call.gate_in = gate_in, call.gate_out = gate_out;
+  call.g = g, call.du = du, call.dk = dk, call.dd = dd;
+  call.dgate_in = dgate_in, call.dgate_out = dgate_out;
+  int64_t bytes = 0;
+  status = schedules(*conv, true, threads, &call, &bytes);
+  if (status) return status;
+  if ((!u && conv->size) || !k || (!g && conv->length)) return EMBER_NULL_POINTER;
+  return run(&call, scratch, scratch_bytes, bytes, threads);
+}
+
+const char* ember_fft_conv_error(int status) {
+  switch (status) {
+    case EMBER_OK: return "all went well";
+    case EMBER_NULL_POINTER: return "a pointer that is needed is null";
+    case EMBER_NEGATIVE_SIZE: return "a size is negative";
+    case EMBER_SIZE_OVERFLOW: return "the sizes or strides are too large";
+    case EMBER_UNKNOWN_DTYPE: return "a dtype is unknown, or those of signal and filter do not go together";
+    case EMBER_FILTERS_DO_NOT_DIVIDE_WIDTH: return "the number of filters does not divide the width";
+    case EMBER_NO_TAPS: return "the filter has no taps";
+    case EMBER_PERIOD_TOO_SHORT: return "the period is shorter than the signal, the filter or the window";
+    case EMBER_UNKNOWN_ISA: return "the instruction set is unknown";
+    case EMBER_ISA_NOT_AVAILABLE: return "this machine or this build lacks the instruction set";
+    case EMBER_OUT_OF_MEMORY: return "there is no memory for the scratch";
+    case EMBER_SCRATCH_TOO_SMALL: return "the scratch is smaller than ember_fft_conv_scratch asks";
+    case EMBER_UNKNOWN_PASS: return "the pass is neither forward nor backward";
+    case EMBER_NO_THREADS: return "the number of threads is below 1";
+    case EMBER_UNKNOWN_VERSION: return "the caller was made for another version of this library";
+    default: return "an unknown error code";
+  }
+}
+
+const char* ember_fft_conv_isa(int requested) {
+  const Isa* isa = find_isa(requested);
+  return isa ? isa->name : nullptr;
+}
+
+int ember_fft_conv_version(void) { return EMBER_FFT_CONV_VERSION; }
+
+}  // extern "C"

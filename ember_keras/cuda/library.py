@@ -1,0 +1,183 @@
+"""The C interface of `fft_conv.h` through ctypes, on numpy arrays.
+
+The NumPy binding and the tests call the kernel here; other frameworks fill in the same structure.
+"""
+
+import ctypes
+import functools
+import pathlib
+
+import numpy as np
+
+from ember_keras.cuda import build
+
+FLOAT32, FLOAT64, FLOAT16, BFLOAT16 = range(4)
+FORWARD, BACKWARD = range(2)
+BEST, PORTABLE, AVX2, AVX512 = range(4)
+VERSION = 1
+DTYPES = {"float32": FLOAT32, "float64": FLOAT64, "float16": FLOAT16, "bfloat16": BFLOAT16}
+
+
+@functools.cache
+def load():
+    """Return ``(library, None)``, or None and the reason in a sentence where there is none."""
+    path = pathlib.Path(build.__file__).resolve().parent / build.NAME
+    if not path.exists():
+        return None, (
+            "this installation was built without a C++ compiler. Install one, such as g++, and "
+            "install the package again."
+        )
+    try:
+        library = Library(path)
+    except (OSError, AttributeError) as error:
+        return None, f"{path.name} can't be loaded: {error}."
+    if library.version() != VERSION:
+        return None, f"{path.name} is of another version. Install the package again."
+    return library, None
+
+
+class Strides(ctypes.Structure):
+    """Elements from one sequence, position and channel to the next."""
+
+    _fields_ = [(name, ctypes.c_int64) for name in ("batch", "time", "channel")]
+
+
+class Convolution(ctypes.Structure):
+    """`struct ember_fft_conv`: sizes, dtypes and strides of one convolution."""
+
+    _fields_ = [
+        *((name, ctypes.c_int32) for name in ("version", "dtype", "filter_dtype", "isa")),
+        *((name, ctypes.c_int64) for name in ("batch", "width", "filters", "size", "taps")),
+        *((name, ctypes.c_int64) for name in ("start", "length", "skip", "period")),
+        *((name, Strides) for name in ("u", "gate_in", "y", "gate_out")),
+        *((name, Strides) for name in ("du", "dgate_in", "dgate_out", "g")),
+        *((name, ctypes.c_int64) for name in ("k_tap", "k_filter", "dk_tap", "dk_filter")),
+    ]
+
+
+class Library:
+    """The compiled kernel.
+
+    Args:
+        path: path of the shared library.
+    """
+
+    def __init__(self, path):
+        self.path = str(path)
+        library = ctypes.CDLL(self.path)
+        conv, number, pointer = ctypes.POINTER(Convolution), ctypes.c_int, ctypes.c_void_p
+        self.scratch = library.ember_fft_conv_scratch
+        self.scratch.argtypes = [conv, number, number]
+        self.scratch.restype = ctypes.c_int64
+        self.run_forward = library.ember_fft_conv_forward
+        self.run_forward.argtypes = [conv, *[pointer] * 7, ctypes.c_int64, number]
+        self.run_backward = library.ember_fft_conv_backward
+        self.run_backward.argtypes = [conv, *[pointer] * 12, ctypes.c_int64, number]
+        self.xla_forward = library.ember_fft_conv_xla_forward
+        self.xla_backward = library.ember_fft_conv_xla_backward
+        self._error = library.ember_fft_conv_error
+        self._error.restype = ctypes.c_char_p
+        self._isa = library.ember_fft_conv_isa
+        self._isa.restype = ctypes.c_char_p
+        self.version = library.ember_fft_conv_version
+
+    def error(self, status):
+        """Return the sentence for an error code."""
+        return self._error(status).decode()
+
+    def isa(self, requested=BEST):
+        """Return the name of the instruction set that a request gets, or None."""
+        name = self._isa(requested)
+        return name and name.decode()
+
+    def forward(self, u, k, d=None, gate_in=None, gate_out=None, out=None, **options):
+        """Return ``y (B, length, D)`` of u ``(B, N, D)`` and k ``(taps, F)``.
+
+        Args:
+            u: array ``(B, N, D)`` with any strides; bfloat16 as uint16, with ``dtype="bfloat16"``.
+            k: array ``(taps, F)``.
+            d: array ``(D,)`` or None.
+            gate_in: array like u, or None.
+            gate_out: array like y, or None.
+            out: the array y to write to, or None.
+            options: of `describe`, and `threads`.
+        """
+        threads = options.pop("threads", 1)
+        conv = describe(u, k, **options)
+        if out is None:
+            out = np.empty((conv.batch, conv.length, conv.width), u.dtype)
+        arrays = {"u": u, "gate_in": gate_in, "gate_out": gate_out, "y": out}
+        lay_out(conv, arrays)
+        pointers = (_address(array) for array in (u, k, d, gate_in, gate_out, out))
+        self._check(self.run_forward(conv, *pointers, None, 0, threads))
+        return out
+
+    def backward(self, u, k, g, d=None, gate_in=None, gate_out=None, out=None, **options):
+        """Return the gradients for a cotangent g of y, by name.
+
+        Args:
+            u: as for `forward`; so are k, d and the gates.
+            k: as for `forward`.
+            g: array like y.
+            d: as for `forward`.
+            gate_in: as for `forward`.
+            gate_out: as for `forward`.
+            out: dict of the gradients to write: some of du, dk, dd, dgate_in and dgate_out.
+            options: of `describe`, and `threads`.
+        """
+        threads = options.pop("threads", 1)
+        conv = describe(u, k, **options)
+        arrays = {"u": u, "gate_in": gate_in, "gate_out": gate_out, "g": g, **out}
+        lay_out(conv, arrays)
+        if out.get("dk") is not None:
+            conv.dk_tap, conv.dk_filter = _steps(out["dk"])
+        names = ("du", "dk", "dd", "dgate_in", "dgate_out")
+        inputs = (_address(array) for array in (u, k, d, gate_in, gate_out, g))
+        outputs = (_address(out.get(name)) for name in names)
+        self._check(self.run_backward(conv, *inputs, *outputs, None, 0, threads))
+        return out
+
+    def _check(self, status):
+        if status:
+            raise ValueError(f"the kernel refused: {self.error(status)}")
+
+
+def describe(u, k, start=0, length=None, skip=None, period=0, isa=BEST, dtype=None, filters=None):
+    """Return the `Convolution` of u ``(B, N, D)`` with k ``(taps, F)``.
+
+    Args:
+        u: array ``(B, N, D)``.
+        k: array ``(taps, F)``.
+        start: int, the first position wanted.
+        length: int, how many; by default N.
+        skip: int, the position that d multiplies in the first output; by default `start`.
+        period: int, 0 for none.
+        isa: the instruction set asked for.
+        dtype: name of the dtype of u where it is bfloat16.
+        filters: name of the dtype of k where it is bfloat16.
+    """
+    dtype = dtype or u.dtype.name
+    conv = Convolution(version=VERSION, isa=isa, start=start, period=period)
+    conv.dtype = DTYPES[dtype]
+    conv.filter_dtype = DTYPES[filters or (dtype if k.dtype == u.dtype else k.dtype.name)]
+    conv.batch, conv.size, conv.width = u.shape
+    conv.taps, conv.filters = k.shape
+    conv.length = conv.size if length is None else length
+    conv.skip = start if skip is None else skip
+    conv.k_tap, conv.k_filter = _steps(k)
+    return conv
+
+
+def lay_out(conv, arrays):
+    """Write the strides of arrays ``(B, time, D)``, by name, into a `Convolution`."""
+    for name, array in arrays.items():
+        if array is not None and name not in ("dk", "dd"):
+            setattr(conv, name, Strides(*_steps(array)))
+
+
+def _steps(array):
+    return [step // array.itemsize for step in array.strides]
+
+
+def _address(array):
+    return None if array is None else array.ctypes.data

@@ -1,0 +1,76 @@
+"""The kernel as a custom call of XLA: under `jit`, `grad`, `vmap`, `shard_map`; without copies."""
+
+import functools
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ember_keras.cuda import library
+from ember_keras.ops.kernels.complex_fft import gradients
+
+EAGER = False
+
+FORWARD, BACKWARD = "ember_keras_fft_conv", "ember_keras_fft_conv_backward"
+
+_LIBRARY = library.load()[0]
+if _LIBRARY is not None:
+    jax.ffi.register_ffi_target(FORWARD, jax.ffi.pycapsule(_LIBRARY.xla_forward), platform="cpu")
+    jax.ffi.register_ffi_target(BACKWARD, jax.ffi.pycapsule(_LIBRARY.xla_backward), platform="cpu")
+
+
+def run(u, k, d, start, length, skip, fft_length):
+    """Return the window ``[start, start + length)`` of the convolution, as `parallel.windowed`."""
+    k = k.astype(u.dtype if u.dtype == jnp.float64 else jnp.float32)
+    d = None if d is None else d.astype(k.dtype)
+    return _convolution(u, k, d, start, length, skip, fft_length)
+
+
+def _threads():
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _call(name, inputs, like, start, skip):
+    given = [x for x in inputs if x is not None]
+    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in like if x is not None]
+    call = jax.ffi.ffi_call(name, shapes, vmap_method="expand_dims")
+    return call(*given, **_attributes(inputs[-1], start, skip))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5, 6))
+def _convolution(u, k, d, start, length, skip, fft_length):
+    y = jax.ShapeDtypeStruct((u.shape[0], length, u.shape[2]), u.dtype)
+    return _call(FORWARD, (u, k, d), [y], start, skip)[0]
+
+
+def _forward(u, k, d, *numbers):
+    return _convolution(u, k, d, *numbers), (u, k, d)
+
+
+def _backward(start, length, skip, fft_length, kept, g):
+    return _gradients(*kept, g, start, skip, fft_length)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+def _gradients(u, k, d, g, start, skip, fft_length):
+    found = _call(BACKWARD, (u, k, g, d), (u, k, d), start, skip)
+    return (*found, None) if d is None else tuple(found)
+
+
+def _forward_again(u, k, d, g, *numbers):
+    return _gradients(u, k, d, g, *numbers), (u, k, d, g)
+
+
+def _backward_again(start, skip, fft_length, kept, cotangents):
+    plain = functools.partial(gradients, start=start, skip=skip, fft_length=fft_length)
+    return jax.vjp(plain, *kept)[1](cotangents)
+
+
+def _attributes(d, start, skip):
+    numbers = {"start": start, "skip": skip, "skips": d is not None, "threads": _threads()}
+    return {name: np.int64(value) for name, value in numbers.items()}
+
+
+_convolution.defvjp(_forward, _backward)
+_gradients.defvjp(_forward_again, _backward_again)
