@@ -16,6 +16,7 @@ import tempfile
 
 from benchmarks import common
 from benchmarks.fft_conv_peers import PEERS
+from ember_keras.cuda import library
 from ember_keras.cuda.build import build
 
 ROWS = {
@@ -37,7 +38,8 @@ def main():
     print(f"{common.versions(*packages, 'scipy')}; {options.threads} threads, float32, ms")
     failed = []
     with tempfile.TemporaryDirectory() as folder:
-        path = str(build(folder))
+        built, _ = library.load()
+        path = built.path if built else str(build(folder))
         found = {time: _row(time, path, options, failed) for time in options.rows}
     for part, title in TITLES.items():
         print(f"\n{title}:\n\n{_table(found, part, options.peers)}")
@@ -63,6 +65,8 @@ def _row(time, path, options, failed):
             if "error" in result:
                 failed.append(f"{peer}, T = {time}: {result['error']}")
                 continue
+            shown = f"{1000 * result['forward']['median']:.3g}"
+            print(f"  T = {time}, {peer}: {shown} ms forward", file=sys.stderr)
             best = found.setdefault(peer, dict.fromkeys((*TITLES, "worst"), math.inf))
             best["worst"] = result["worst"]
             for part in TITLES:
