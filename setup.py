@@ -4,6 +4,7 @@ Metadata and tools are configured in pyproject.toml. Without a compiler the pack
 portable; `CXX` names another compiler, and `EMBER_CPU_KERNEL=0` leaves the kernel out.
 """
 
+import functools
 import importlib.util
 import os
 import sys
@@ -25,6 +26,7 @@ def builder():
     return module
 
 
+@functools.cache
 def compiler():
     """Return a C++ compiler, or None where the kernel is not wanted or cannot be built."""
     if os.environ.get("EMBER_CPU_KERNEL") == "0":
