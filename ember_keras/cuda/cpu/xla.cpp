@@ -190,17 +190,26 @@ void* run(Frame* frame, bool backward) {
   conv.k_filter = conv.dk_filter = 1;
   const int threads = int(frame->attributes.number("threads"));
 
-  const Buffer& result = out[0];
-  const int64_t axes = result.rank - 3;
-  if (axes > kMostAxes || u.rank - 3 != axes || k.rank - 2 != axes) {
+  // Each buffer has the same number of leading axes; where one has more entries, all are walked.
+  const int64_t axes = u.rank - 3;
+  if (axes > kMostAxes) return error(frame, "fft_conv: too many leading axes");
+  int64_t shape[kMostAxes], entries = 1;
+  for (int64_t i = 0; i < axes; ++i) shape[i] = 1;
+  const auto covers = [&](const Buffer& b, int64_t own) {
+    if (b.rank - own != axes) return false;
+    for (int64_t i = 0; i < axes; ++i) {
+      if (b.sizes[i] != 1 && shape[i] != 1 && b.sizes[i] != shape[i]) return false;
+      if (b.sizes[i] != 1) shape[i] = b.sizes[i];
+    }
+    return true;
+  };
+  bool together = covers(u, 3) && covers(k, 2) && covers(y, 3) && covers(out[0], 3);
+  if (skips) together = together && covers(in[2 + backward], 1);
+  if (backward) together = together && covers(out[1], 2) && (!skips || covers(out[2], 1));
+  if (!together) {
     return error(frame, "fft_conv: the leading axes of its buffers do not go together");
   }
-  int64_t shape[kMostAxes], entries = 1;
-  for (int64_t i = 0; i < axes; ++i) {
-    shape[i] = u.sizes[i] > k.sizes[i] ? u.sizes[i] : k.sizes[i];
-    if (y.sizes[i] > shape[i]) shape[i] = y.sizes[i];
-    entries *= shape[i];
-  }
+  for (int64_t i = 0; i < axes; ++i) entries *= shape[i];
   for (int64_t i = 0; i < entries; ++i) {
     const auto at = [&](const Buffer& b, int64_t own) { return entry(b, own, shape, axes, i); };
     int status;

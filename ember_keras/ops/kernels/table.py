@@ -28,13 +28,7 @@ TYPICAL = {
         "window": None,
         "masked": False,
     },
-    "fft_conv": {
-        "u": (8, 1024, 256),
-        "k": (1024, 256),
-        "start": 0,
-        "length": 1024,
-        "tracing": False,
-    },
+    "fft_conv": {"u": (8, 1024, 256), "k": (1024, 256), "start": 0, "length": 1024},
     "gated_linear_attention": {
         "q": (8, 1024, 8, 64),
         "v": (8, 1024, 8, 64),

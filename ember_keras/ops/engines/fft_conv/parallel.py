@@ -6,7 +6,6 @@ a filter; every form of the engine is one or more such windows.
 
 from keras import ops
 
-from ember_keras import backend
 from ember_keras.backend import pad
 from ember_keras.ops import kernels
 from ember_keras.ops.engines import checks
@@ -59,9 +58,7 @@ def windowed(u, k, start, length, d=None, skip=0):
     k, start = k[low:high], start - low
     if low < high:
         n = _circular(size, high - low, start, length)
-        tracing = backend.is_tracing(u) or backend.is_tracing(k)
-        options = {"start": start, "length": length, "tracing": tracing}
-        request = kernels.request("fft_conv", {"u": u, "k": k}, **options)
+        request = kernels.request("fft_conv", {"u": u, "k": k}, start=start, length=length)
         kernel = kernels.choose(request)
         if kernel is not None:
             options = {"start": start, "length": length, "skip": skip, "fft_length": n}

@@ -1,8 +1,7 @@
 """The long convolution's C++ kernel in the kernel table.
 
 The kernel is `ember_keras/cuda`; here is when it runs, and how each backend reaches it: torch by a
-custom operator, jax by a custom call of XLA, numpy, tensorflow and mlx by a call on the memory of
-concrete arrays.
+custom operator, jax by a custom call of XLA, numpy by a call on its arrays.
 """
 
 import importlib
@@ -13,13 +12,13 @@ from ember_keras.ops.kernels.table import Kernel, register
 
 _FORMS = {
     "jax": "jax_form",
-    "mlx": "array_form",
     "numpy": "array_form",
-    "tensorflow": "array_form",
     "torch": "torch_form",
 }
 
-_FORM = importlib.import_module(f"{__name__}.{_FORMS[backend.name()]}")
+_FORM = None
+if backend.name() in _FORMS:
+    _FORM = importlib.import_module(f"{__name__}.{_FORMS[backend.name()]}")
 _LIBRARY, _REASON = library.load()
 
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
@@ -37,8 +36,6 @@ def _refuse(request):
         return f"it runs on processors, and the tensors are on {request.device}."
     if request.dtype not in _DTYPES:
         return f"it computes with {', '.join(_DTYPES)}, and not with {request.dtype}."
-    if request.options.get("tracing") and _FORM.EAGER:
-        return f"{request.backend} hands it no memory inside compiled or differentiated code."
     return None
 
 

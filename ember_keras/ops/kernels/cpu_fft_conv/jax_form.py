@@ -10,8 +10,6 @@ import numpy as np
 from ember_keras.cuda import library
 from ember_keras.ops.kernels.complex_fft import gradients
 
-EAGER = False
-
 FORWARD, BACKWARD = "ember_keras_fft_conv", "ember_keras_fft_conv_backward"
 
 _LIBRARY = library.load()[0]

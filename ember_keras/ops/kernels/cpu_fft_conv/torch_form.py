@@ -8,8 +8,6 @@ from ember_keras.cuda import library
 from ember_keras.ops.kernels.complex_fft import gradients
 from ember_keras.ops.kernels.gradient import with_gradient
 
-EAGER = False
-
 _LIBRARY = library.load()[0]
 
 _DTYPES = {
