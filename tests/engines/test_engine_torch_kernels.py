@@ -41,6 +41,29 @@ def test_where_they_run():
     assert running("head_norm", x=(8, 1, 8, 64)) == "portable"
 
 
+@pytest.mark.parametrize("setting", ("portable", "complex_fft"))
+def test_a_gradient_of_a_gradient_of_a_long_filter(setting, monkeypatch):
+    import torch
+
+    monkeypatch.setenv("EMBER_KERNELS", setting)
+    g = rng(5)
+    u, k = normal(g, 2, 40, 6), normal(g, 40, 6)
+    lag = torch.arange(40)[:, None] - torch.arange(40)
+
+    def plain(u, k):
+        matrix = torch.where((lag >= 0)[..., None], k[lag.clamp(0)], 0)
+        return torch.einsum("tsd,bsd->btd", matrix, u)
+
+    found = []
+    for function, dtype in ((fft_conv, torch.float32), (plain, torch.float64)):
+        leaves = [torch.tensor(x, dtype=dtype, requires_grad=True) for x in (u, k)]
+        loss = function(*leaves).tanh().square().sum()
+        first = torch.autograd.grad(loss, leaves, create_graph=True)
+        found.append(torch.autograd.grad(sum(x.tanh().sum() for x in first), leaves))
+    for got, expected in zip(*found, strict=True):
+        assert error(got, expected.numpy()) < 1e-3
+
+
 @pytest.mark.parametrize("filters", (6, 2))
 @pytest.mark.parametrize("time", (3, 50))
 @pytest.mark.parametrize("causal", (True, False))

@@ -12,7 +12,7 @@ from keras import ops
 
 from ember_keras import backend
 from ember_keras.backend import pad
-from ember_keras.ops.kernels.gradient import with_gradient
+from ember_keras.ops.kernels.gradient import is_differentiated_again, with_gradient
 from ember_keras.ops.kernels.shared_filters import by_channel, by_filter
 from ember_keras.ops.kernels.table import Kernel, register
 
@@ -82,10 +82,12 @@ def _run(u, k, d, *, start, length, skip, fft_length):
         y = _LIBRARY.irfft(uf * kf, fft_length)
         return by_channel(y[..., start : start + length]), (uf, kf)
 
-    def backward(_, kept, cotangent):
+    def backward(inputs, kept, cotangent):
+        if is_differentiated_again():
+            kept = _spectra(*inputs, fft_length)
         return _slopes(*kept, cotangent, shapes, start, fft_length)
 
-    y = with_gradient(forward, backward)(u, k)
+    y = with_gradient(forward, backward, saved=(0, 1))(u, k)
     return y if d is None else y + u[:, skip : skip + length] * ops.cast(d, kind)
 
 

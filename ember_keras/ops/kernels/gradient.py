@@ -46,6 +46,18 @@ def with_gradient(forward, backward, saved=(), keep_output=False):
     return run
 
 
+def is_differentiated_again():
+    """Return whether a backward pass under torch is recorded for a gradient of its own.
+
+    Residuals are constants there: what the gradient depends on through them is made anew.
+    """
+    if backend.name() != "torch":
+        return False
+    import torch
+
+    return torch.is_grad_enabled()
+
+
 def require_first_order(kernel):
     """Raise `RuntimeError` where torch asks a kernel that writes in place for a graph of its own.
 

@@ -9,7 +9,7 @@ from keras import ops
 from ember_keras.backend import pad
 from ember_keras.ops import kernels
 from ember_keras.ops.engines import checks
-from ember_keras.ops.kernels.gradient import with_gradient
+from ember_keras.ops.kernels.gradient import is_differentiated_again, with_gradient
 from ember_keras.ops.kernels.shared_filters import by_channel, by_filter, repeated
 
 SHORT = 16
@@ -146,14 +146,17 @@ def _transformed(u, k, start, length, n):
     """Return `windowed` by FFT, with a gradient made of real FFTs like the value."""
     size, (taps, filters) = int(u.shape[1]), (int(n) for n in k.shape)
 
-    def forward(u, k):
-        ur, ui = ops.rfft(by_filter(u, filters), fft_length=n)
+    def spectra(u, k):
         kr, ki = (x[:, None] for x in ops.rfft(ops.transpose(k), fft_length=n))
+        return (*ops.rfft(by_filter(u, filters), fft_length=n), kr, ki)
+
+    def forward(u, k):
+        ur, ui, kr, ki = spectra(u, k)
         y = ops.irfft((ur * kr - ui * ki, ur * ki + ui * kr), fft_length=n)
         return by_channel(y[..., start : start + length]), (ur, ui, kr, ki)
 
-    def backward(_, kept, cotangent):
-        ur, ui, kr, ki = kept
+    def backward(inputs, kept, cotangent):
+        ur, ui, kr, ki = spectra(*inputs) if is_differentiated_again() else kept
         g = pad(by_filter(cotangent, filters), ((0, 0), (0, 0), (0, 0), (start, 0)))
         gr, gi = ops.rfft(g, fft_length=n)
         du = ops.irfft((gr * kr + gi * ki, gi * kr - gr * ki), fft_length=n)
@@ -162,4 +165,4 @@ def _transformed(u, k, start, length, n):
         dk = ops.irfft((wr, wi), fft_length=n)
         return by_channel(du[..., :size]), ops.transpose(dk[:, :taps])
 
-    return with_gradient(forward, backward)(u, k)
+    return with_gradient(forward, backward, saved=(0, 1))(u, k)
