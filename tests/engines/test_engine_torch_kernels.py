@@ -41,6 +41,17 @@ def test_where_they_run():
     assert running("head_norm", x=(8, 1, 8, 64)) == "portable"
 
 
+def test_checkpoint_of_torch():
+    import torch
+    from torch.utils.checkpoint import checkpoint
+
+    g = rng(6)
+    u, k = torch.tensor(normal(g, 2, 40, 6), requires_grad=True), torch.tensor(normal(g, 40, 6))
+    plain = torch.autograd.grad(fft_conv(u, k).sin().sum(), u)[0]
+    again = checkpoint(lambda u: fft_conv(u, k).sin().sum(), u, use_reentrant=False)
+    assert error(torch.autograd.grad(again, u)[0], plain.numpy()) < 1e-6
+
+
 @pytest.mark.parametrize("setting", ("portable", "complex_fft"))
 def test_a_gradient_of_a_gradient_of_a_long_filter(setting, monkeypatch):
     import torch

@@ -195,7 +195,8 @@ def _torch_function():
                 torch.zeros(shape, dtype=dtype, device=device) if given is None else given
                 for given, (shape, dtype, device) in zip(cotangents, ctx.like, strict=False)
             ]
-            inputs, residuals = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+            saved = ctx.saved_tensors  # Read once: torch's checkpoint refuses a second time.
+            inputs, residuals = saved[:count], saved[count:]
             return None, *call.backward(inputs, residuals, _pack(cotangents, call.count))
 
     return WithGradient
