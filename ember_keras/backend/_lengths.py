@@ -17,7 +17,7 @@ def each_length(model, kind):
         kind: str, ``"train"``, ``"test"`` or ``"predict"``.
     """
     own = getattr(model, f"{kind}_function")
-    if keras.config.backend() != "tensorflow":
+    if keras.config.backend() != "tensorflow" or getattr(own, "each_length", False):
         return own
     if model.run_eagerly or model.distribute_strategy.num_replicas_in_sync > 1:
         return own
@@ -43,4 +43,6 @@ def each_length(model, kind):
         results = [one(data) for data in batches]
         return tree.map_structure(lambda *parts: tf.concat(parts, axis=0), *results)
 
-    return predictions if kind == "predict" else steps
+    function = predictions if kind == "predict" else steps
+    function.each_length = True  # A second call keeps what was compiled.
+    return function

@@ -5,6 +5,7 @@ The NumPy binding and the tests call the kernel here; other frameworks fill in t
 
 import ctypes
 import functools
+import os
 import pathlib
 
 import numpy as np
@@ -34,6 +35,11 @@ def load():
     if library.version() != VERSION:
         return None, f"{path.name} is of another version. Install the package again."
     return library, None
+
+
+def cores():
+    """Return how many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Strides(ctypes.Structure):

@@ -116,6 +116,9 @@ def test_the_callback_serves_keras_models(rng):
         assert np.isfinite(model.evaluate(x, x, verbose=0, callbacks=[each]))
         y = model.predict(x, verbose=0, callbacks=[each])
         np.testing.assert_allclose(y, ek.backend.to_numpy(model(x)), atol=1e-5)
+    function = model.predict_function
+    model.predict(x, verbose=0, callbacks=[each])
+    assert model.predict_function is function
 
 
 def test_an_unknown_length_names_the_callback():

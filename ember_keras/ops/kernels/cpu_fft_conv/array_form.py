@@ -1,7 +1,5 @@
 """The kernel on numpy's arrays, read where they lie."""
 
-import os
-
 import numpy as np
 
 from ember_keras.cuda import library
@@ -14,12 +12,8 @@ def run(u, k, d, start, length, skip, fft_length):
     kind = np.float64 if u.dtype == np.float64 else np.float32
     k = np.asarray(k, kind)
     d = None if d is None else np.ascontiguousarray(d, kind)
-    options = {"start": start, "length": length, "skip": skip, "threads": _threads()}
+    options = {"start": start, "length": length, "skip": skip, "threads": library.cores()}
     if u.dtype.name != "bfloat16":
         return _LIBRARY.forward(np.asarray(u), k, d, **options)
     bits = np.asarray(u).view(np.uint16)
     return _LIBRARY.forward(bits, k, d, dtype="bfloat16", **options).view(u.dtype)
-
-
-def _threads():
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

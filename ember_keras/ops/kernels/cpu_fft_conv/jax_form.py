@@ -1,7 +1,6 @@
 """The kernel as a custom call of XLA: under `jit`, `grad`, `vmap`, `shard_map`; without copies."""
 
 import functools
-import os
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +22,6 @@ def run(u, k, d, start, length, skip, fft_length):
     k = k.astype(u.dtype if u.dtype == jnp.float64 else jnp.float32)
     d = None if d is None else d.astype(k.dtype)
     return _convolution(u, k, d, start, length, skip, fft_length)
-
-
-def _threads():
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _call(name, inputs, like, start, skip):
@@ -66,7 +61,7 @@ def _backward_again(start, skip, fft_length, kept, cotangents):
 
 
 def _attributes(d, start, skip):
-    numbers = {"start": start, "skip": skip, "skips": d is not None, "threads": _threads()}
+    numbers = {"start": start, "skip": skip, "skips": d is not None, "threads": library.cores()}
     return {name: np.int64(value) for name, value in numbers.items()}
 
 
