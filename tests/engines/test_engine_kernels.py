@@ -81,8 +81,8 @@ def test_explain_has_one_row_that_runs():
         rows = kernels.explain(engine, device="cpu")
         assert [row.runs for row in rows].count(True) == 1
         assert rows[-1].kernel == "portable" and all(row.reason for row in rows)
-        running = {row.kernel for row in rows if row.runs}
-        assert running == {here(engine)[0].name if here(engine) else "portable"}
+        (running,) = (row.kernel for row in rows if row.runs)
+        assert running in [each.name for each in here(engine)] or not here(engine)
 
 
 def test_attention_of_mlx_on_a_cpu_leaves_long_inputs_to_the_portable_form():
