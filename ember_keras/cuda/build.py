@@ -27,6 +27,7 @@ PLAIN = ("check", "cpu/interface", "cpu/plan", "cpu/schedule", "cpu/threads", "c
 INTEL = ("x86_64", "AMD64")
 
 GPU_NAME = "_fft_conv_gpu.so"
+TWIN_NAME = "fft_conv_twin.so"
 GPU_SOURCES = ("check.cpp", "gpu/schedule.cpp", "gpu/fft_conv.cu")
 CARDS = (75, 80, 86, 89, 90, 100, 120)
 """Compute capabilities that the CUDA kernel is compiled for; later ones compile it when it runs."""
@@ -80,7 +81,7 @@ def build(folder, compiler=None, flags=()):
 
 
 def find_cuda(home=None):
-    """Return the path of nvcc: in a folder of the CUDA toolkit, on the path, or where it usually is."""
+    """Return the path of nvcc: in the toolkit's folder, or on the path, or in its usual place."""
     folders = [home] if home else [None, "/usr/local/cuda"]
     for folder in folders:
         found = shutil.which("nvcc" if folder is None else f"{folder}/bin/nvcc")
@@ -117,6 +118,22 @@ def build_gpu(folder, compiler=None, flags=()):
         said = _run((compiler or find_cuda(), *options, *cards, *flags, *sources, "-o", linked))
         shutil.copyfile(linked, target)
     return target, said
+
+
+def build_twin(folder, flags=("-O2",)):
+    """Compile the kernel for graphics cards for the processor, where its threads take turns.
+
+    Args:
+        folder: path of the folder that the library is written to.
+        flags: flags for the C++ compiler.
+
+    Returns:
+        The path of the library, and what the compiler said.
+    """
+    target = pathlib.Path(folder) / TWIN_NAME
+    sources = [HERE / source for source in GPU_SOURCES]
+    options = ("-std=c++17", "-shared", "-fPIC", "-Wall", "-Wextra", *flags, "-x", "c++")
+    return target, _run((find_compiler(), *options, *sources, "-o", target))
 
 
 def _compiles(compiler, name):

@@ -172,6 +172,18 @@ class Card(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int64) for name in ("shared_bytes", "processors", "cache_bytes")]
 
 
+class Plan(ctypes.Structure):
+    """`struct ember_gpu_plan`: how a card computes a call."""
+
+    _fields_ = [
+        (name, ctypes.c_int64)
+        for name in (
+            *("points", "columns", "channels", "blocks", "items", "launches"),
+            "shared_bytes",
+        )
+    ]
+
+
 class GpuLibrary:
     """The kernel for graphics cards, or its twin on the processor.
 
@@ -192,6 +204,8 @@ class GpuLibrary:
         self._backward = library.ember_gpu_fft_conv_backward
         self._backward.argtypes = [conv, card, *[pointer] * 12, bytes_, pointer]
         self._cards = {}
+        self._plan = library.ember_gpu_fft_conv_plan
+        self._plan.argtypes = [conv, card, number, number, ctypes.POINTER(Plan)]
         self._card = library.ember_gpu_card
         self._card.argtypes = [number, card]
         self._error = library.ember_gpu_error
@@ -205,6 +219,12 @@ class GpuLibrary:
             self.check(self._card(index, card))
             self._cards[index] = card
         return self._cards[index]
+
+    def plan(self, conv, card, backward=False, filters=False):
+        """Return the `Plan` of a call."""
+        plan = Plan()
+        self.check(self._plan(conv, card, int(backward), 3 if filters else 1, plan))
+        return plan
 
     def scratch_bytes(self, conv, card, backward=False, filters=False):
         """Return how much scratch a call takes."""

@@ -105,6 +105,19 @@ def test_long_sequences(card, kib, size):
         assert np.abs(found - right).max() <= 2e-6 * np.abs(right).max()
 
 
+@pytest.mark.parametrize("kib", SHARED.values(), ids=SHARED)
+@pytest.mark.parametrize("exponent", [5, 8, 11, 12, 13, 14, 16, 20, 22])
+def test_each_card_s_variant(card, kib, exponent):
+    """As large a tile as the card's memory holds, and never a larger one."""
+    size = 1 << exponent
+    u = np.lib.stride_tricks.as_strided(np.zeros(1, np.float32), (1, size, 8), (0, 0, 0))
+    plan = card(shared_bytes=kib * 1024).plan(u, u[0])
+    assert plan.points == size and plan.shared_bytes <= kib * 1024
+    one = plan.columns == size
+    assert one == (size * 17 / 16 * 2 * 8 <= kib * 1024)
+    assert plan.channels >= 2 and plan.columns <= size // 32 * (32 if one else 1)
+
+
 def test_random_calls(card):
     """On cards of any size, whichever of blocks and threads runs first."""
     for seed in range(2 * FUZZ):

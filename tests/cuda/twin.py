@@ -1,8 +1,6 @@
 """The graphics card's kernels, compiled for the processor, behind `Library`'s methods."""
 
 import ctypes
-import subprocess
-from pathlib import Path
 
 import numpy as np
 
@@ -12,15 +10,10 @@ GRADIENTS = ("du", "dk", "dd", "dgate_in", "dgate_out")
 
 
 def compile_twin(folder, flags=("-O2",)):
-    """Compile the twin into a folder and return the library's path."""
-    root = Path(build.__file__).parent
-    target = Path(folder) / "twin.so"
-    command = [build.find_compiler(), "-std=c++17", "-shared", "-fPIC", "-Wall", "-Wextra", *flags]
-    sources = [str(root / source) for source in build.GPU_SOURCES]
-    command += ["-x", "c++", *sources, "-o", str(target)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0 and not done.stderr, done.stderr
-    return target
+    """Compile the twin into a folder, without a warning, and return the library's path."""
+    path, said = build.build_twin(folder, flags)
+    assert not said, said
+    return path
 
 
 class Twin:
@@ -53,6 +46,9 @@ class Twin:
         inputs = (u, k, d, gate_in, gate_out, g)
         self._call(self._library.backward, conv, (*inputs, *map(out.get, GRADIENTS)), scratch)
         return out
+
+    def plan(self, u, k, *wanted):
+        return self._library.plan(library.describe(u, k), self.card, *wanted)
 
     def _scratch(self, conv, *wanted):
         """Exactly as much as is asked for, and full of what spoils a result."""

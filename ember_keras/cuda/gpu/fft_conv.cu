@@ -307,6 +307,32 @@ int64_t ember_gpu_fft_conv_scratch(const ember_fft_conv* conv, const ember_card*
   return status ? -status : bytes;
 }
 
+int ember_gpu_fft_conv_plan(const ember_fft_conv* conv, const ember_card* card, int pass, int wanted,
+                            ember_gpu_plan* plan) {
+  int status = check_call(conv, card);
+  if (!status && pass != EMBER_FORWARD && pass != EMBER_BACKWARD) status = EMBER_UNKNOWN_PASS;
+  if (!status && !plan) status = EMBER_NULL_POINTER;
+  if (status) return status;
+  *plan = ember_gpu_plan();
+  if (nothing(*conv)) return EMBER_OK;
+  Schedule s;
+  status = make_schedule(reduced(*conv), *card, pass == EMBER_BACKWARD, wanted, &s);
+  if (status || s.cut.empty) return status;
+  const int64_t groups = (s.groups + s.part.groups - 1) / s.part.groups;
+  const int64_t parts = groups * ((s.blocks + s.part.blocks - 1) / s.part.blocks);
+  plan->points = s.shape.points;
+  plan->columns = s.shape.columns.rows;
+  plan->channels = s.shape.channels();
+  plan->blocks = s.cut.blocks;
+  plan->items = s.part.items();
+  plan->launches = s.one_tile() ? groups + parts : 2 * groups + 3 * parts;
+  plan->shared_bytes = tile_bytes(s.shape.columns.rows, s.shape.columns.lanes());
+  if (!s.one_tile()) {
+    plan->shared_bytes = most(plan->shared_bytes, tile_bytes(s.shape.rows.rows, s.shape.channels()));
+  }
+  return EMBER_OK;
+}
+
 int ember_gpu_fft_conv_forward(const ember_fft_conv* conv, const ember_card* card, const void* u,
                                const void* k, const void* d, const void* gate_in,
                                const void* gate_out, void* y, void* scratch, int64_t scratch_bytes,

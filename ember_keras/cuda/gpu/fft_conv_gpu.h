@@ -27,6 +27,19 @@ enum ember_wanted { EMBER_WANT_SIGNALS = 1, EMBER_WANT_FILTERS = 2 };
 EMBER_API int64_t ember_gpu_fft_conv_scratch(const ember_fft_conv* conv, const ember_card* card,
                                              int pass, int wanted);
 
+/* How a call is computed: what `ember-keras` reports and tests compare. */
+typedef struct ember_gpu_plan {
+  int64_t points;       /* complex points of a transform */
+  int64_t columns;      /* those in one tile of the first pass; all of them: one tile */
+  int64_t channels;     /* side by side in a tile */
+  int64_t blocks;       /* of positions, of each sequence */
+  int64_t items;        /* transforms of so many channels that one launch computes, at most */
+  int64_t launches;     /* of a forward pass */
+  int64_t shared_bytes; /* of a block of threads, at most */
+} ember_gpu_plan;
+EMBER_API int ember_gpu_fft_conv_plan(const ember_fft_conv* conv, const ember_card* card, int pass,
+                                      int wanted, ember_gpu_plan* plan);
+
 EMBER_API int ember_gpu_fft_conv_forward(const ember_fft_conv* conv, const ember_card* card,
                                          const void* u, const void* k, const void* d,
                                          const void* gate_in, const void* gate_out, void* y,

@@ -158,7 +158,7 @@ int make_schedule(const ember_fft_conv& conv, const ember_card& card, bool backw
   const int64_t most = kMostBlocks / (groups * tiles);
   if (most == 0 || s.blocks > kMostBlocks || s.groups > kMostBlocks) return EMBER_SIZE_OVERFLOW;
   s.part = {0, int(std::min({blocks, s.blocks, most})), 0, int(groups)};
-  const int64_t filters = std::min(conv.filters, (groups << s.shape.channels_log2) / s.ratio + 1);
+  const int64_t filters = std::min(conv.filters, divided(groups << s.shape.channels_log2, s.ratio));
   s.filter_groups = divided(filters, s.shape.channels());
   return EMBER_OK;
 }
