@@ -2,6 +2,7 @@
 
 Metadata and tools are configured in pyproject.toml. Without a compiler the package is whole and
 portable; `CXX` names another compiler, and `EMBER_CPU_KERNEL=0` leaves the kernel out.
+`EMBER_CUDA=1` builds the CUDA kernel too, with the nvcc of `CUDA_HOME` or the first that is found.
 """
 
 import functools
@@ -39,25 +40,42 @@ def compiler():
         return None
 
 
+@functools.cache
+def cuda_compiler():
+    """Return nvcc where the CUDA kernel is asked for and can be built, or None."""
+    if os.environ.get("EMBER_CUDA") != "1":
+        return None
+    build = builder()
+    try:
+        return build.find_cuda(os.environ.get("CUDA_HOME"))
+    except build.BuildError as error:
+        say(f"{error}: installing without the CUDA kernel. All else works.")
+        return None
+
+
 def say(line):
     """Print one line where whoever installs can see it."""
     print(f"ember-keras: {line}", file=sys.stderr)
 
 
 class BuildWithKernel(build_py):
-    """Copies the package, and compiles the kernel into the copy."""
+    """Copies the package, and compiles the kernels into the copy."""
 
     def run(self):
         super().run()
-        found = compiler()
-        if found is None:
-            return
-        target = HERE / FOLDER if self.editable_mode else Path(self.build_lib) / FOLDER
         build = builder()
-        try:
-            build.build(target, found)
-        except build.BuildError as error:
-            say(f"{error}: installing without the C++ kernel. All else works.")
+        target = HERE / FOLDER if self.editable_mode else Path(self.build_lib) / FOLDER
+        kinds = [
+            ("C++", compiler(), build.build),
+            ("CUDA", cuda_compiler(), build.build_gpu),
+        ]
+        for kind, found, compile_into in kinds:
+            if found is None:
+                continue
+            try:
+                compile_into(target, found)
+            except build.BuildError as error:
+                say(f"{error}: installing without the {kind} kernel. All else works.")
 
 
 class AnyPython(bdist_wheel):
@@ -68,10 +86,10 @@ class AnyPython(bdist_wheel):
 
 
 class MaybeCompiled(Distribution):
-    """A distribution that is bound to a platform where the kernel is built."""
+    """A distribution that is bound to a platform where a kernel is built."""
 
     def has_ext_modules(self):
-        return compiler() is not None
+        return compiler() is not None or cuda_compiler() is not None
 
 
 setup(cmdclass={"build_py": BuildWithKernel, "bdist_wheel": AnyPython}, distclass=MaybeCompiled)

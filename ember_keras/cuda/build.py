@@ -1,4 +1,4 @@
-"""Compiles the long convolution's kernel for processors into one shared library.
+"""Compiles the long convolution's kernels into shared libraries: C++, and CUDA where asked for.
 
 It imports nothing of this package, so `setup.py` may run it before the package is installed.
 """
@@ -23,8 +23,14 @@ ISAS = {
     "avx2": (32, ("-mavx2", "-mfma")),
     "avx512": (64, ("-mavx2", "-mfma", *AVX512, "-mprefer-vector-width=512")),
 }
-PLAIN = ("interface", "plan", "schedule", "threads", "xla")
+PLAIN = ("check", "cpu/interface", "cpu/plan", "cpu/schedule", "cpu/threads", "cpu/xla")
 INTEL = ("x86_64", "AMD64")
+
+GPU_NAME = "_fft_conv_gpu.so"
+TWIN_NAME = "fft_conv_twin.so"
+GPU_SOURCES = ("check.cpp", "gpu/schedule.cpp", "gpu/fft_conv.cu")
+CARDS = (75, 80, 86, 89, 90, 100, 120)
+"""Compute capabilities that the CUDA kernel is compiled for; later ones compile it when it runs."""
 
 
 class BuildError(RuntimeError):
@@ -57,14 +63,14 @@ def build(folder, compiler=None, flags=()):
     isas = {name: ISAS[name] for name in ISAS if _compiles(compiler, name)}
     has = tuple(f"-DEMBER_HAS_{name.upper()}" for name in isas if name != "portable")
     with tempfile.TemporaryDirectory() as temporary:
-        jobs = [(name, name, has) for name in PLAIN]
+        jobs = [(name, name.rpartition("/")[2], has) for name in PLAIN]
         for name, (size, options) in isas.items():
             defined = (f"-DEMBER_ISA={name}", f"-DEMBER_VECTOR_BYTES={size}", *options)
-            jobs.append(("kernel", f"kernel_{name}", defined))
+            jobs.append(("cpu/kernel", f"kernel_{name}", defined))
         objects = [str(pathlib.Path(temporary) / f"{job[1]}.o") for job in jobs]
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
             commands = [
-                (compiler, *COMMON, *options, *flags, "-c", HERE / "cpu" / f"{source}.cpp", "-o", o)
+                (compiler, *COMMON, *options, *flags, "-c", HERE / f"{source}.cpp", "-o", o)
                 for (source, _, options), o in zip(jobs, objects, strict=True)
             ]
             list(pool.map(_run, commands))
@@ -72,6 +78,62 @@ def build(folder, compiler=None, flags=()):
         _run((compiler, "-shared", "-pthread", *flags, *objects, "-o", linked))
         shutil.copyfile(linked, target)
     return target
+
+
+def find_cuda(home=None):
+    """Return the path of nvcc: in the toolkit's folder, or on the path, or in its usual place."""
+    folders = [home] if home else [None, "/usr/local/cuda"]
+    for folder in folders:
+        found = shutil.which("nvcc" if folder is None else f"{folder}/bin/nvcc")
+        if found:
+            return found
+    places = home or "the path and /usr/local/cuda"
+    raise BuildError(f"no CUDA compiler was found (looked for nvcc in {places})")
+
+
+def build_gpu(folder, compiler=None, flags=()):
+    """Compile the library for graphics cards into a folder.
+
+    Args:
+        folder: path of the folder that the library is written to.
+        compiler: path of nvcc; by default the first that is found.
+        flags: more flags for nvcc.
+
+    Returns:
+        The path of the library, and what the compiler said.
+    """
+    target = pathlib.Path(folder) / GPU_NAME
+    cards = [f"-gencode=arch=compute_{CARDS[0]},code=sm_{card}" for card in CARDS]
+    cards.append(f"-gencode=arch=compute_{CARDS[0]},code=compute_{CARDS[0]}")
+    sources = [HERE / source for source in GPU_SOURCES]
+    options = (
+        "-std=c++17",
+        "-O3",
+        "--shared",
+        "--threads=2",
+        "-Xcompiler=-fPIC,-fvisibility=hidden",
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        linked = pathlib.Path(temporary) / GPU_NAME
+        said = _run((compiler or find_cuda(), *options, *cards, *flags, *sources, "-o", linked))
+        shutil.copyfile(linked, target)
+    return target, said
+
+
+def build_twin(folder, flags=("-O2",)):
+    """Compile the kernel for graphics cards for the processor, where its threads take turns.
+
+    Args:
+        folder: path of the folder that the library is written to.
+        flags: flags for the C++ compiler.
+
+    Returns:
+        The path of the library, and what the compiler said.
+    """
+    target = pathlib.Path(folder) / TWIN_NAME
+    sources = [HERE / source for source in GPU_SOURCES]
+    options = ("-std=c++17", "-shared", "-fPIC", "-Wall", "-Wextra", *flags, "-x", "c++")
+    return target, _run((find_compiler(), *options, *sources, "-o", target))
 
 
 def _compiles(compiler, name):
@@ -94,6 +156,7 @@ def _run(command):
         lines = [line for line in done.stderr.splitlines() if "error" in line]
         said = lines[0] if lines else done.stderr[:300]
         raise BuildError(f"{command[0]} failed: {said.strip()}")
+    return done.stdout + done.stderr
 
 
 if __name__ == "__main__":

@@ -48,7 +48,9 @@ enum ember_status {
   EMBER_SCRATCH_TOO_SMALL = 11,
   EMBER_UNKNOWN_PASS = 12,
   EMBER_NO_THREADS = 13,
-  EMBER_UNKNOWN_VERSION = 14
+  EMBER_UNKNOWN_VERSION = 14,
+  EMBER_MISALIGNED = 15,
+  EMBER_CARD_FAILED = 16
 };
 
 /* Strides are in elements, of any sign. */

@@ -37,6 +37,24 @@ def load():
     return library, None
 
 
+@functools.cache
+def load_gpu():
+    """Return ``(library, None)`` for graphics cards, or None and the reason in a sentence."""
+    path = pathlib.Path(build.__file__).resolve().parent / build.GPU_NAME
+    if not path.exists():
+        return None, (
+            "this installation was built without it. Install nvcc, set EMBER_CUDA=1, and install "
+            "the package again from its source."
+        )
+    try:
+        library = GpuLibrary(path)
+    except (OSError, AttributeError) as error:
+        return None, f"{path.name} can't be loaded: {error}."
+    if library.version() != VERSION:
+        return None, f"{path.name} is of another version. Install the package again."
+    return library, None
+
+
 def cores():
     """Return how many processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -146,6 +164,86 @@ class Library:
     def _check(self, status):
         if status:
             raise ValueError(f"the kernel refused: {self.error(status)}")
+
+
+class Card(ctypes.Structure):
+    """`struct ember_card`: what a graphics card has."""
+
+    _fields_ = [(name, ctypes.c_int64) for name in ("shared_bytes", "processors", "cache_bytes")]
+
+
+class Plan(ctypes.Structure):
+    """`struct ember_gpu_plan`: how a card computes a call."""
+
+    _fields_ = [
+        (name, ctypes.c_int64)
+        for name in (
+            *("points", "columns", "channels", "blocks", "items", "launches"),
+            "shared_bytes",
+        )
+    ]
+
+
+class GpuLibrary:
+    """The kernel for graphics cards, or its twin on the processor.
+
+    Args:
+        path: path of the shared library.
+    """
+
+    def __init__(self, path):
+        self.path = str(path)
+        library = ctypes.CDLL(self.path)
+        conv, card = ctypes.POINTER(Convolution), ctypes.POINTER(Card)
+        number, bytes_, pointer = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
+        self._scratch = library.ember_gpu_fft_conv_scratch
+        self._scratch.argtypes = [conv, card, number, number]
+        self._scratch.restype = bytes_
+        self._forward = library.ember_gpu_fft_conv_forward
+        self._forward.argtypes = [conv, card, *[pointer] * 7, bytes_, pointer]
+        self._backward = library.ember_gpu_fft_conv_backward
+        self._backward.argtypes = [conv, card, *[pointer] * 12, bytes_, pointer]
+        self._cards = {}
+        self._plan = library.ember_gpu_fft_conv_plan
+        self._plan.argtypes = [conv, card, number, number, ctypes.POINTER(Plan)]
+        self._card = library.ember_gpu_card
+        self._card.argtypes = [number, card]
+        self._error = library.ember_gpu_error
+        self._error.restype = ctypes.c_char_p
+        self.version = library.ember_gpu_version
+
+    def card(self, index):
+        """Return the `Card` of a number."""
+        if index not in self._cards:
+            card = Card()
+            self.check(self._card(index, card))
+            self._cards[index] = card
+        return self._cards[index]
+
+    def plan(self, conv, card, backward=False, filters=False):
+        """Return the `Plan` of a call."""
+        plan = Plan()
+        self.check(self._plan(conv, card, int(backward), 3 if filters else 1, plan))
+        return plan
+
+    def scratch_bytes(self, conv, card, backward=False, filters=False):
+        """Return how much scratch a call takes."""
+        found = self._scratch(conv, card, int(backward), 3 if filters else 1)
+        self.check(-min(found, 0))
+        return found
+
+    def forward(self, conv, card, pointers, scratch, scratch_bytes, stream=None):
+        """Start the convolution of u, k, d, gate_in and gate_out into y: six addresses or None."""
+        self.check(self._forward(conv, card, *pointers, scratch, scratch_bytes, stream))
+
+    def backward(self, conv, card, pointers, scratch, scratch_bytes, stream=None):
+        """Start the gradients: the addresses of u, k, d, the gates, g, and of what is written."""
+        self.check(self._backward(conv, card, *pointers, scratch, scratch_bytes, stream))
+
+    def check(self, status):
+        """Raise ValueError with the sentence of an error code."""
+        if status:
+            raise ValueError(f"the kernel refused: {self._error(status).decode()}")
 
 
 def describe(u, k, start=0, length=None, skip=None, period=0, isa=BEST, dtype=None, filters=None):

@@ -7,12 +7,12 @@ from engines.support import error, normal, rng, trains
 import ember_keras as ek
 from ember_keras import backend
 from ember_keras.ops import kernels
-from ember_keras.ops.kernels import cpu_fft_conv
+from ember_keras.ops.kernels import native_fft_conv
 
 from keras import ops  # isort: skip - after ember_keras
 
 pytestmark = [
-    pytest.mark.skipif(cpu_fft_conv.reason() is not None, reason=str(cpu_fft_conv.reason())),
+    pytest.mark.skipif(native_fft_conv.reason() is not None, reason=str(native_fft_conv.reason())),
     pytest.mark.skipif(
         kernels.table.device_of(ops.zeros(())) != "cpu", reason="it runs on processors"
     ),
@@ -153,7 +153,7 @@ def test_jax_transformations(monkeypatch):
 def test_an_error_of_the_kernel_is_one_of_python():
     import jax
 
-    from ember_keras.ops.kernels.cpu_fft_conv import jax_form
+    from ember_keras.ops.kernels.native_fft_conv import jax_form
 
     u, k, _ = arguments((2, 20, 6, 20, 4))
     with pytest.raises(jax.errors.JaxRuntimeError, match="does not divide the width"):
@@ -180,7 +180,7 @@ def test_the_operator_of_torch():
 def test_torch_derivatives_of_both_orders():
     import torch
 
-    from ember_keras.ops.kernels.cpu_fft_conv import torch_form
+    from ember_keras.ops.kernels.native_fft_conv import torch_form
 
     tensors = [x.double().requires_grad_() for x in arguments((2, 9, 4, 9, 2))]
 
@@ -196,7 +196,7 @@ def test_torch_derivatives_of_both_orders():
 def test_torch_compile_and_torch_func():
     import torch
 
-    from ember_keras.ops.kernels.cpu_fft_conv import torch_form
+    from ember_keras.ops.kernels.native_fft_conv import torch_form
 
     u, k, d = arguments((2, 20, 6, 20, 3))
     compiled = torch.compile(

@@ -24,9 +24,9 @@ def running(engine, **call):
 
 def test_where_they_run():
     assert running("fft_conv", u=(2, 64, 8), k=(4, 8)) == "torch_shifts"
-    from ember_keras.ops.kernels import cpu_fft_conv
+    from ember_keras.ops.kernels import native_fft_conv
 
-    long = "complex_fft" if cpu_fft_conv.reason() else "cpu_fft_conv"
+    long = "complex_fft" if native_fft_conv.reason() else "cpu_fft_conv"
     assert running("fft_conv", u=(2, 64, 8), k=(17, 8)) == long
     assert running("fft_conv", u=(2, 64, 8), k=(4, 8), device="cuda") == "portable"
     assert running("gated_linear_attention") == "torch_chunks"

@@ -130,7 +130,7 @@ class Convolution : Operands<R> {
       const Team& filters = crew.rows.size > 1 ? crew.rows : crew.passes;
       if (!s.empty) filter_spectrum(s, crew, filters, set);
       each_item(s, crew, set, [&](int64_t i, bool more, const Lanes<R>& lanes, int64_t index) {
-        const Block block = block_of(c_, s, index);
+        const Block block = s.at(c_, index);
         SignalSink<R> sink;
         sink.first = signal(y, strides, lanes);
         sink.first_gate = signal(gate, gate_strides, lanes);
@@ -181,7 +181,7 @@ class Convolution : Operands<R> {
       }
       each_item(s, crew, set, [&](int64_t i, bool more, const Lanes<R>& lanes, int64_t index) {
         const Source<R> next = call_.dk && more ? item_input(s, set, i + 1) : Source<R>();
-        backward_item(s, crew, lanes, block_of(c_, s, index), next, signals);
+        backward_item(s, crew, lanes, s.at(c_, index), next, signals);
       });
       crew.rows.wait();
       if (call_.dk) filter_gradient(s, crew, filters, set);

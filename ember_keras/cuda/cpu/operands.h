@@ -95,7 +95,7 @@ class Operands {
   // The x of an item of a set: a group of lanes, some sequences, a block.
   Source<R> item_input(const Schedule& s, int64_t set, int64_t i) const {
     const int64_t group = i / (s.row_groups * s.blocks);
-    const Block block = block_of(c_, s, i % s.blocks);
+    const Block block = s.at(c_, i % s.blocks);
     Source<R> x = input(lanes_of(s, set, group, i / s.blocks % s.row_groups));
     x.shift = block.first;
     x.high = block.size;

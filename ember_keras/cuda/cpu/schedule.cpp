@@ -15,11 +15,6 @@ constexpr int64_t kPrivate = 1 << 20;   // a core's own cache
 
 int64_t divided(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Real points that keep what wraps around out of the wanted slots, and out of all gradients.
-int64_t period_of(const Block& block, int64_t taps) {
-  return std::max({block.size + taps - 1 - block.low, block.high, block.size, taps});
-}
-
 // How threads share a call's sets and the items of each.
 Sharing sharing_of(const Schedule& s, int threads) {
   const int64_t items = s.row_groups * s.blocks * s.groups;
@@ -35,37 +30,6 @@ double cost_of(int64_t n, int64_t position) {
 }
 
 }  // namespace
-
-Block block_of(const ember_fft_conv& conv, const Schedule& s, int64_t index) {
-  const int64_t taps = s.high - s.low;
-  const int64_t begin = index * s.block;
-  Block b;
-  if (s.backward) {
-    b.first = begin;
-    b.size = std::min(s.block, conv.size - begin);
-    const int64_t shift = s.low + b.first - conv.start;  // slot j is output j + shift
-    b.low = conv.period ? 0 : std::max<int64_t>(0, -shift);
-    b.high = conv.period ? b.size + taps - 1 : std::min(b.size + taps - 1, conv.length - shift);
-    b.high = std::max(b.high, b.low);
-    return b;
-  }
-  const int64_t t0 = conv.start + begin;
-  const int64_t t1 = conv.start + std::min(conv.length, begin + s.block);
-  b.first = t0 - s.high + 1;
-  int64_t end = t1 - s.low;
-  if (!conv.period) {
-    b.first = std::max<int64_t>(0, b.first);
-    end = std::min(conv.size, end);
-    if (end <= b.first) {
-      b.first = t0 - s.high + 1;
-      end = b.first;
-    }
-  }
-  b.size = end - b.first;
-  b.low = t0 - s.low - b.first;
-  b.high = t1 - s.low - b.first;
-  return b;
-}
 
 int64_t Schedule::scratch_bytes(int threads) const {
   if (empty) return 0;
@@ -83,13 +47,9 @@ int make_schedule(const ember_fft_conv& conv, bool backward, int threads, int ve
                   Schedule* schedule) {
   Schedule& s = *schedule;
   s = Schedule();
-  s.backward = backward;
+  static_cast<Blocks&>(s) = Blocks::one(conv, backward);
   const bool wide = conv.dtype == EMBER_FLOAT64;
   s.lanes = kLineBytes / (wide ? 8 : 4);
-  s.low = conv.period ? 0 : std::max<int64_t>(0, conv.start - conv.size + 1);
-  s.high = conv.period ? conv.taps : std::min(conv.taps, conv.start + conv.length);
-  s.empty = s.low >= s.high || conv.size == 0 || conv.length == 0;
-  if (s.empty) s.low = s.high = 0;
 
   const int64_t lanes = s.lanes;
   s.ratio = conv.width / conv.filters;
@@ -100,26 +60,26 @@ int make_schedule(const ember_fft_conv& conv, bool backward, int threads, int ve
   s.row_groups = divided(conv.batch, s.packed);
 
   const int64_t all = backward ? conv.size : conv.length;
-  const int64_t taps = s.high - s.low, position = 2 * kLineBytes;
-  s.block = all, s.blocks = 1;
+  const int64_t taps = s.taps(), position = 2 * kLineBytes;
   if (s.empty) return EMBER_OK;
   s.arrays = backward ? 4 : 2;
   if (taps <= (backward ? kDirectTaps : kDirectTaps / 2)) {
     s.direct = true;
-    s.block = std::min(all, kDirectBlock);
-    s.blocks = divided(all, s.block);
+    s.cut(conv, std::min(all, kDirectBlock));
     // Positions in and out, and what the last sums read past the end.
     s.array_bytes = (2 * s.block + 2 * kDirectTaps + 8) * kLineBytes;
     s.sharing = sharing_of(s, threads);
     return EMBER_OK;
   }
-  int64_t n = transform_size(period_of(block_of(conv, s, 0), taps));
+  int64_t n = transform_size(s.points(conv));
   double best = cost_of(n, position);
   for (int64_t m = 256; m < n; m *= 2) {
     const int64_t block = 2 * m - taps + 1;
     if (block < m / 2 || m * position > kPrivate) continue;
     const double cost = double(divided(all, block)) * cost_of(m, position);
-    if (cost < 0.95 * best) best = cost, n = m, s.block = block, s.blocks = divided(all, block);
+    if (cost >= 0.95 * best) continue;
+    best = cost, n = m;
+    s.cut(conv, block);
   }
   if (n > kMostPoints) return EMBER_SIZE_OVERFLOW;
   s.plan = find_plan(n, wide, vector_bytes);

@@ -3,10 +3,10 @@
 from ember_keras.ops.kernels import (
     chunked,
     complex_fft,
-    cpu_fft_conv,
     diagonal,
     fused_attention,
     late_products,
+    native_fft_conv,
     norms,
     row_groups,
     short_filters,
@@ -31,10 +31,10 @@ __all__ = ["Kernel", "Request", "Row", "choose", "explain", "kernels", "register
 del (
     chunked,
     complex_fft,
-    cpu_fft_conv,
     diagonal,
     fused_attention,
     late_products,
+    native_fft_conv,
     norms,
     row_groups,
     short_filters,

@@ -1,7 +1,7 @@
-"""The long convolution's C++ kernel in the kernel table.
+"""The long convolution's C++ and CUDA kernels in the kernel table.
 
-The kernel is `ember_keras/cuda`; here is when it runs, and how each backend reaches it: torch by a
-custom operator, jax by a custom call of XLA, numpy by a call on its arrays.
+The kernels are in `ember_keras/cuda`; here is when they run, and how each backend reaches them:
+torch by custom operators, jax by a custom call of XLA, numpy by a call on its arrays.
 """
 
 import importlib
@@ -20,6 +20,7 @@ _FORM = None
 if backend.name() in _FORMS:
     _FORM = importlib.import_module(f"{__name__}.{_FORMS[backend.name()]}")
 _LIBRARY, _REASON = library.load()
+_GPU_REASON = library.load_gpu()[1]
 
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
 
@@ -39,6 +40,16 @@ def _refuse(request):
     return None
 
 
+def _refuse_gpu(request):
+    if _GPU_REASON is not None:
+        return _GPU_REASON
+    if request.device != "cuda":
+        return f"it runs on graphics cards of NVIDIA, and the tensors are on {request.device}."
+    if request.dtype not in _DTYPES[:3]:
+        return f"it computes with {', '.join(_DTYPES[:3])}, and not with {request.dtype}."
+    return None
+
+
 def _run(u, k, d, *, start, length, skip, fft_length):
     return _FORM.run(u, k, d, start, length, skip, fft_length)
 
@@ -51,6 +62,17 @@ register(
         _refuse,
         _run,
         "C++ on the processor" + ("." if _LIBRARY is None else f", compiled for {_LIBRARY.isa()}."),
+    ),
+    first=True,
+)
+register(
+    Kernel(
+        "cuda_fft_conv",
+        "fft_conv",
+        ("torch",),
+        _refuse_gpu,
+        _run,
+        "CUDA C++, tested on its twin on the processor; no graphics card has run it yet.",
     ),
     first=True,
 )

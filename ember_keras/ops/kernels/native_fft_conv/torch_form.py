@@ -9,6 +9,7 @@ from ember_keras.ops.kernels.complex_fft import gradients
 from ember_keras.ops.kernels.gradient import with_gradient
 
 _LIBRARY = library.load()[0]
+_GPU = library.load_gpu()[0]
 
 _DTYPES = {
     torch.float32: library.FLOAT32,
@@ -72,6 +73,40 @@ def _fft_conv_backward(g, u, k, d, start, skip):
     threads = torch.get_num_threads()
     _check(_LIBRARY.run_backward(conv, *inputs, *outputs, None, 0, threads))
     return du, dk, dd
+
+
+@torch.library.impl("ember_keras::fft_conv", "cuda")
+def _fft_conv_cuda(u, k, d, start, length, skip):
+    y = u.new_empty(u.shape[0], length, u.shape[2])
+    conv = _describe(u, k, start, length, skip)
+    conv.y = _strides(y)
+    d = None if d is None else d.contiguous()
+    _launch(_GPU.forward, conv, (u, k, d, None, None, y), backward=False)
+    return y
+
+
+@torch.library.impl("ember_keras::fft_conv_backward", "cuda")
+def _fft_conv_backward_cuda(g, u, k, d, start, skip):
+    du, dk, dd = _gradients(u, k, d)
+    conv = _describe(u, k, start, g.shape[1], skip)
+    conv.g, conv.du = _strides(g), _strides(du)
+    conv.dk_tap, conv.dk_filter = dk.stride()
+    d = None if d is None else d.contiguous()
+    outputs = (du, dk, None if d is None else dd, None, None)
+    _launch(_GPU.backward, conv, (u, k, d, None, None, g, *outputs), backward=True)
+    return du, dk, dd
+
+
+def _launch(function, conv, tensors, backward):
+    """Start a call on the current stream; its scratch is torch's memory, free for what follows."""
+    device = tensors[0].device
+    with torch.cuda.device(device):
+        card = _GPU.card(device.index)
+        size = _GPU.scratch_bytes(conv, card, backward, filters=backward)
+        scratch = torch.empty(size, dtype=torch.uint8, device=device)
+        stream = torch.cuda.current_stream(device).cuda_stream
+        pointers = [_address(x) for x in tensors]
+        function(conv, card, pointers, _address(scratch), size, stream)
 
 
 @torch.library.register_fake("ember_keras::fft_conv")
