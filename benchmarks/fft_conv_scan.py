@@ -20,7 +20,7 @@ from ember_keras.cuda import library
 from ember_keras.cuda.build import build
 
 PARTS = (1.0, 1.125, 1.25, 1.4, 1.5, 1.65, 1.8)
-"""Lengths between two powers of two, in units of the lower one; odd ones, and its neighbours too."""
+"""Lengths between two powers of two, in units of the lower one, odd ones; and its neighbours."""
 
 NUMBERS = 1 << 21
 """Of u, about."""
