@@ -23,7 +23,9 @@ PARTS = (1.0, 1.125, 1.25, 1.4, 1.5, 1.65, 1.8)
 """Lengths between two powers of two, in units of the lower one, odd ones; and its neighbours."""
 
 NUMBERS = 1 << 21
-"""Of u, about."""
+"""Of u, about; one long sequence may have up to `MOST`."""
+
+MOST = 1 << 24
 
 
 def main():
@@ -33,7 +35,7 @@ def main():
         kernel = built or library.Library(build(folder))
         lines = {}
         for width in options.widths:
-            costs = [(each, *_costs(kernel, each, width, options)) for each in _lengths(options)]
+            costs = [(each, *_costs(kernel, each, width, options)) for each in _lengths(options, width)]
             lines[width] = costs
             for part, name in ((1, "forward"), (2, "forward and backward")):
                 steps = [
@@ -47,14 +49,14 @@ def main():
     return 0
 
 
-def _lengths(options):
+def _lengths(options, width):
     found = set()
-    power = options.shortest
-    while power <= options.longest:
+    power, longest = options.shortest, min(options.longest, MOST // width)
+    while power <= longest:
         found |= {power - 1, power, power + 1}
         found |= {int(power * part) | 1 for part in PARTS[1:]}
         power *= 2
-    return sorted(each for each in found if options.shortest <= each <= options.longest)
+    return sorted(each for each in found if options.shortest <= each <= longest)
 
 
 def _costs(kernel, length, width, options):
