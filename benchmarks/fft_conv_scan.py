@@ -35,7 +35,9 @@ def main():
         kernel = built or library.Library(build(folder))
         lines = {}
         for width in options.widths:
-            costs = [(each, *_costs(kernel, each, width, options)) for each in _lengths(options, width)]
+            costs = [
+                (each, *_costs(kernel, each, width, options)) for each in _lengths(options, width)
+            ]
             lines[width] = costs
             for part, name in ((1, "forward"), (2, "forward and backward")):
                 steps = [
