@@ -22,36 +22,35 @@ DTYPES = {"float32": FLOAT32, "float64": FLOAT64, "float16": FLOAT16, "bfloat16"
 @functools.cache
 def load():
     """Return ``(library, None)``, or None and the reason in a sentence where there is none."""
-    path = pathlib.Path(build.__file__).resolve().parent / build.NAME
-    if not path.exists():
-        return None, (
-            "this installation was built without a C++ compiler. Install one, such as g++, and "
-            "install the package again."
-        )
-    try:
-        library = Library(path)
-    except (OSError, AttributeError) as error:
-        return None, f"{path.name} can't be loaded: {error}."
-    if library.version() != VERSION:
-        return None, f"{path.name} is of another version. Install the package again."
-    return library, None
+    return _loaded(
+        Library,
+        build.NAME,
+        "this installation was built without a C++ compiler. Install one, such as g++, and "
+        "install the package again.",
+    )
 
 
 @functools.cache
 def load_gpu():
     """Return ``(library, None)`` for graphics cards, or None and the reason in a sentence."""
-    path = pathlib.Path(build.__file__).resolve().parent / build.GPU_NAME
+    return _loaded(
+        GpuLibrary,
+        build.GPU_NAME,
+        "this installation was built without it. Install nvcc, set EMBER_CUDA=1, and install "
+        "the package again from its source.",
+    )
+
+
+def _loaded(kind, name, absent):
+    path = pathlib.Path(build.__file__).resolve().parent / name
     if not path.exists():
-        return None, (
-            "this installation was built without it. Install nvcc, set EMBER_CUDA=1, and install "
-            "the package again from its source."
-        )
+        return None, absent
     try:
-        library = GpuLibrary(path)
+        library = kind(path)
     except (OSError, AttributeError) as error:
-        return None, f"{path.name} can't be loaded: {error}."
+        return None, f"{name} can't be loaded: {error}."
     if library.version() != VERSION:
-        return None, f"{path.name} is of another version. Install the package again."
+        return None, f"{name} is of another version. Install the package again."
     return library, None
 
 

@@ -27,7 +27,7 @@ enum ember_wanted { EMBER_WANT_SIGNALS = 1, EMBER_WANT_FILTERS = 2 };
 EMBER_API int64_t ember_gpu_fft_conv_scratch(const ember_fft_conv* conv, const ember_card* card,
                                              int pass, int wanted);
 
-/* How a call is computed: what `ember-keras` reports and tests compare. */
+/* How a call is computed. */
 typedef struct ember_gpu_plan {
   int64_t points;       /* complex points of a transform */
   int64_t columns;      /* those in one tile of the first pass; all of them: one tile */

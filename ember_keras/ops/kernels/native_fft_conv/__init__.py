@@ -20,9 +20,8 @@ _FORM = None
 if backend.name() in _FORMS:
     _FORM = importlib.import_module(f"{__name__}.{_FORMS[backend.name()]}")
 _LIBRARY, _REASON = library.load()
-_GPU_REASON = library.load_gpu()[1]
 
-_DTYPES = ("float16", "bfloat16", "float32", "float64")
+_FLOATS = ("float16", "bfloat16", "float32")
 
 
 def reason():
@@ -30,24 +29,19 @@ def reason():
     return _REASON
 
 
-def _refuse(request):
-    if _REASON is not None:
-        return _REASON
-    if request.device != "cpu":
-        return f"it runs on processors, and the tensors are on {request.device}."
-    if request.dtype not in _DTYPES:
-        return f"it computes with {', '.join(_DTYPES)}, and not with {request.dtype}."
-    return None
+def _refusal(missing, device, dtypes):
+    """Return the `refuse` of a kernel for one kind of device, or of one that is `missing`."""
 
+    def refuse(request):
+        if missing is not None:
+            return missing
+        if request.device != device:
+            return f"it runs on {device}, and the tensors are on {request.device}."
+        if request.dtype not in dtypes:
+            return f"it computes with {', '.join(dtypes)}, and not with {request.dtype}."
+        return None
 
-def _refuse_gpu(request):
-    if _GPU_REASON is not None:
-        return _GPU_REASON
-    if request.device != "cuda":
-        return f"it runs on graphics cards of NVIDIA, and the tensors are on {request.device}."
-    if request.dtype not in _DTYPES[:3]:
-        return f"it computes with {', '.join(_DTYPES[:3])}, and not with {request.dtype}."
-    return None
+    return refuse
 
 
 def _run(u, k, d, *, start, length, skip, fft_length):
@@ -59,7 +53,7 @@ register(
         "cpu_fft_conv",
         "fft_conv",
         tuple(_FORMS),
-        _refuse,
+        _refusal(_REASON, "cpu", (*_FLOATS, "float64")),
         _run,
         "C++ on the processor" + ("." if _LIBRARY is None else f", compiled for {_LIBRARY.isa()}."),
     ),
@@ -70,7 +64,7 @@ register(
         "cuda_fft_conv",
         "fft_conv",
         ("torch",),
-        _refuse_gpu,
+        _refusal(library.load_gpu()[1], "cuda", _FLOATS),
         _run,
         "CUDA C++, tested on its twin on the processor; no graphics card has run it yet.",
     ),

@@ -52,49 +52,50 @@ _OPERATORS = torch.ops.ember_keras
 
 @torch.library.impl("ember_keras::fft_conv", "cpu")
 def _fft_conv(u, k, d, start, length, skip):
-    y = u.new_empty(u.shape[0], length, u.shape[2])
-    conv = _describe(u, k, start, length, skip)
-    conv.y = _strides(y)
-    d = None if d is None else d.contiguous()
-    arrays = (_address(x) for x in (u, k, d, None, None, y))
-    _check(_LIBRARY.run_forward(conv, *arrays, None, 0, torch.get_num_threads()))
-    return y
+    conv, tensors = _forward(u, k, d, start, length, skip)
+    addresses = map(_address, tensors)
+    _check(_LIBRARY.run_forward(conv, *addresses, None, 0, torch.get_num_threads()))
+    return tensors[-1]
 
 
 @torch.library.impl("ember_keras::fft_conv_backward", "cpu")
 def _fft_conv_backward(g, u, k, d, start, skip):
-    du, dk, dd = _gradients(u, k, d)
-    conv = _describe(u, k, start, g.shape[1], skip)
-    conv.g, conv.du = _strides(g), _strides(du)
-    conv.dk_tap, conv.dk_filter = dk.stride()
-    d = None if d is None else d.contiguous()
-    inputs = (_address(x) for x in (u, k, d, None, None, g))
-    outputs = (_address(x) for x in (du, dk, None if d is None else dd, None, None))
-    threads = torch.get_num_threads()
-    _check(_LIBRARY.run_backward(conv, *inputs, *outputs, None, 0, threads))
-    return du, dk, dd
+    conv, tensors, found = _backward(g, u, k, d, start, skip)
+    addresses = map(_address, tensors)
+    _check(_LIBRARY.run_backward(conv, *addresses, None, 0, torch.get_num_threads()))
+    return found
 
 
 @torch.library.impl("ember_keras::fft_conv", "cuda")
 def _fft_conv_cuda(u, k, d, start, length, skip):
-    y = u.new_empty(u.shape[0], length, u.shape[2])
-    conv = _describe(u, k, start, length, skip)
-    conv.y = _strides(y)
-    d = None if d is None else d.contiguous()
-    _launch(_GPU.forward, conv, (u, k, d, None, None, y), backward=False)
-    return y
+    conv, tensors = _forward(u, k, d, start, length, skip)
+    _launch(_GPU.forward, conv, tensors, backward=False)
+    return tensors[-1]
 
 
 @torch.library.impl("ember_keras::fft_conv_backward", "cuda")
 def _fft_conv_backward_cuda(g, u, k, d, start, skip):
-    du, dk, dd = _gradients(u, k, d)
+    conv, tensors, found = _backward(g, u, k, d, start, skip)
+    _launch(_GPU.backward, conv, tensors, backward=True)
+    return found
+
+
+def _forward(u, k, d, start, length, skip):
+    """Return the call's structure and its tensors in the order of the C interface, y last."""
+    y = u.new_empty(u.shape[0], length, u.shape[2])
+    conv = _describe(u, k, start, length, skip)
+    conv.y = _strides(y)
+    return conv, (u, k, None if d is None else d.contiguous(), None, None, y)
+
+
+def _backward(g, u, k, d, start, skip):
+    """Return the call's structure, its tensors in the order of the C interface, the gradients."""
+    du, dk, dd = found = _gradients(u, k, d)
     conv = _describe(u, k, start, g.shape[1], skip)
     conv.g, conv.du = _strides(g), _strides(du)
     conv.dk_tap, conv.dk_filter = dk.stride()
-    d = None if d is None else d.contiguous()
-    outputs = (du, dk, None if d is None else dd, None, None)
-    _launch(_GPU.backward, conv, (u, k, d, None, None, g, *outputs), backward=True)
-    return du, dk, dd
+    d, dd = (None, None) if d is None else (d.contiguous(), dd)
+    return conv, (u, k, d, None, None, g, du, dk, dd, None, None), found
 
 
 def _launch(function, conv, tensors, backward):
@@ -105,8 +106,7 @@ def _launch(function, conv, tensors, backward):
         size = _GPU.scratch_bytes(conv, card, backward, filters=backward)
         scratch = torch.empty(size, dtype=torch.uint8, device=device)
         stream = torch.cuda.current_stream(device).cuda_stream
-        pointers = [_address(x) for x in tensors]
-        function(conv, card, pointers, _address(scratch), size, stream)
+        function(conv, card, map(_address, tensors), _address(scratch), size, stream)
 
 
 @torch.library.register_fake("ember_keras::fft_conv")
