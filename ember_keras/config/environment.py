@@ -1,8 +1,9 @@
 """The only reader of environment variables in the package. It imports no Keras and writes nothing.
 
 Two switches exist. ``KERAS_BACKEND`` is Keras's own and chooses the library that computes;
-``EMBER_KERNELS`` chooses between fast kernels and the portable form. A variable that starts with
-``EMBER_`` and is not known here is a spelling mistake, and is refused when the package is imported.
+``EMBER_KERNELS`` chooses between fast kernels and the portable form. Two more are read when the
+package is built and do nothing later. A variable that starts with ``EMBER_`` and is not known here
+is a spelling mistake, and is refused when the package is imported.
 """
 
 import json
@@ -15,6 +16,8 @@ BACKENDS = ("numpy", "torch", "jax", "tensorflow", "mlx")
 
 VARIABLES = {
     "EMBER_KERNELS": "which kernels run: auto (default), portable, or a kernel's name",
+    "EMBER_CPU_KERNEL": "when the package is installed: 0 leaves the C++ kernel out",
+    "EMBER_CUDA": "when the package is installed: 1 builds the CUDA kernel",
 }
 """The environment variables that belong to Ember Keras, each with one line on what it does."""
 

@@ -49,6 +49,11 @@ def test_unknown_backend_names_the_five(tmp_path):
     assert "Did you mean 'torch'?" in message
 
 
+def test_the_variables_of_the_build_may_stay_set(tmp_path):
+    done = run("import ember_keras", tmp_path, EMBER_CUDA="1", EMBER_CPU_KERNEL="0")
+    assert done.returncode == 0, done.stderr
+
+
 def test_unknown_variable_is_refused(tmp_path):
     message = last_line(run("import ember_keras", tmp_path, EMBER_KERNEL="auto"))
     assert "EMBER_KERNEL;" in message

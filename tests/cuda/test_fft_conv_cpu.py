@@ -14,7 +14,7 @@ from ember_keras.cuda import build, library
 pytestmark = pytest.mark.once
 
 ISAS = {"portable": library.PORTABLE, "avx2": library.AVX2, "avx512": library.AVX512}
-FUZZ = int(os.environ.get("EMBER_TEST_FUZZ", "150"))
+FUZZ = int(os.environ.get("FUZZ_CALLS", "150"))
 
 
 @pytest.fixture(scope="session")
