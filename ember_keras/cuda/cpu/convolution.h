@@ -17,7 +17,7 @@ class Convolution : Operands<R> {
     if (call_.y) forward(call_.y, c_.y, call_.gate_out, c_.gate_out);
     if (call_.du || call_.dk || call_.dgate_in) backward();
     if (call_.dd) skip_gradient();
-    if (call_.dgate_out) {
+    if (call_.dgate_out && !outputs_too()) {
       team_.wait();
       forward(call_.dgate_out, c_.dgate_out, call_.g, c_.g);
     }
@@ -74,6 +74,17 @@ class Convolution : Operands<R> {
     return crew;
   }
 
+  // Whether the backward pass also makes the outputs, from the spectra that it has: where all of
+  // them lie in the slots of its one block.
+  bool outputs_too() const {
+    const Schedule& s = call_.backward;
+    if (!call_.dgate_out || !(call_.du || call_.dk || call_.dgate_in)) return false;
+    if (s.empty || s.direct || s.blocks > 1 || c_.period) return false;
+    const Block block = s.at(c_, 0);
+    const int64_t shift = s.low - c_.start;  // slot j is output j + shift
+    return block.low + shift == 0 && block.high + shift == c_.length;
+  }
+
   static Arrays<R> alone(C* x) { return {x, x, x, x}; }
 
   // The spectrum of a set's filters, or the taps themselves where no transform is made.
@@ -121,6 +132,23 @@ class Convolution : Operands<R> {
     }
   }
 
+  // Takes the outputs of a block: y = gate (k * x + d x).
+  void set_outputs(SignalSink<R>& sink, const Schedule& s, const Block& block,
+                   const Lanes<R>& lanes, void* y, const ember_strides& strides, const void* gate,
+                   const ember_strides& gate_strides) const {
+    sink.first = signal(y, strides, lanes);
+    sink.first_gate = signal(gate, gate_strides, lanes);
+    sink.low = block.low;
+    sink.high = block.high;
+    sink.shift = s.low + block.first - c_.start;
+    if (!call_.d) return;
+    sink.skips = true;
+    skip_factors(lanes, sink.d);
+    sink.other = input(lanes);
+    sink.other.shift = c_.skip;
+    sink.other.high = c_.length;
+  }
+
   void forward(void* y, const ember_strides& strides, const void* gate,
                const ember_strides& gate_strides) const {
     const Schedule& s = call_.forward;
@@ -132,18 +160,7 @@ class Convolution : Operands<R> {
       each_item(s, crew, set, [&](int64_t i, bool more, const Lanes<R>& lanes, int64_t index) {
         const Block block = s.at(c_, index);
         SignalSink<R> sink;
-        sink.first = signal(y, strides, lanes);
-        sink.first_gate = signal(gate, gate_strides, lanes);
-        sink.low = block.low;
-        sink.high = block.high;
-        sink.shift = s.low + block.first - c_.start;
-        if (call_.d) {
-          sink.skips = true;
-          skip_factors(lanes, sink.d);
-          sink.other = input(lanes);
-          sink.other.shift = c_.skip;
-          sink.other.high = c_.length;
-        }
+        set_outputs(sink, s, block, lanes, y, strides, gate, gate_strides);
         if (s.empty) return write_zeros(sink);
         const Source<R> x = item_input(s, set, i);
         if (s.direct) {
@@ -170,18 +187,19 @@ class Convolution : Operands<R> {
   void backward() const {
     const Schedule& s = call_.backward;
     const Crew crew = crew_of(s);
-    const bool signals = call_.du || call_.dgate_in;
+    const bool signals = call_.du || call_.dgate_in, outputs = outputs_too();
     each_set(s, crew, [&](int64_t set) {
       const Team& filters = crew.rows.size > 1 ? crew.rows : crew.passes;
-      if (!s.empty && signals) filter_spectrum(s, crew, filters, set);
+      if (!s.empty && (signals || outputs)) filter_spectrum(s, crew, filters, set);
       if (!s.empty && call_.dk) {
         Team rows = crew.passes;
         clear(rows, s, crew.arrays[2]);
         crew.passes.wait();
       }
       each_item(s, crew, set, [&](int64_t i, bool more, const Lanes<R>& lanes, int64_t index) {
-        const Source<R> next = call_.dk && more ? item_input(s, set, i + 1) : Source<R>();
-        backward_item(s, crew, lanes, s.at(c_, index), next, signals);
+        const bool ahead = (call_.dk || outputs) && more;
+        const Source<R> next = ahead ? item_input(s, set, i + 1) : Source<R>();
+        backward_item(s, crew, lanes, s.at(c_, index), next, signals, outputs);
       });
       crew.rows.wait();
       if (call_.dk) filter_gradient(s, crew, filters, set);
@@ -232,7 +250,7 @@ class Convolution : Operands<R> {
 
   // `next` is what the next item reads first, or nothing.
   void backward_item(const Schedule& s, const Crew& crew, const Lanes<R>& lanes, const Block& block,
-                     const Source<R>& next, bool signals) const {
+                     const Source<R>& next, bool signals, bool outputs) const {
     SignalSink<R> sink;
     sink.first = signal(call_.du, c_.du, lanes);
     sink.first_gate = signal(call_.gate_in, c_.gate_in, lanes);
@@ -263,7 +281,7 @@ class Convolution : Operands<R> {
       if (next.values) second.source = &next;
       if (signals) second.sink = &sink;
     }
-    if (call_.dk) {
+    if (call_.dk || outputs) {
       Source<R> x = input(lanes);
       x.shift = block.first;
       x.high = block.size;
@@ -278,11 +296,17 @@ class Convolution : Operands<R> {
       transform.template rows<Leaf::kBackward>(team, arrays, second);
     } else if (call_.dk) {
       transform.template rows<Leaf::kSum>(team, arrays, second);
-    } else {
+    } else if (signals) {
       transform.template rows<Leaf::kCorrelate>(team, arrays, second);
     }
+    if (outputs) transform.template rows<Leaf::kProduct>(team, {other, crew.filter, other, other});
     team.wait();
     if (signals) transform.columns_out(team, data, sink);
+    team.wait();
+    if (!outputs) return;
+    SignalSink<R> gate;
+    set_outputs(gate, s, block, lanes, call_.dgate_out, c_.dgate_out, call_.g, c_.g);
+    transform.columns_out(team, other, gate);
     team.wait();
   }
 

@@ -20,9 +20,10 @@ enum class Leaf {
   kCorrelate,  // x becomes its product with the conjugate of the filter
   kBackward,   // kCorrelate, and before it kSum
   kSum,        // its product with the conjugate of `other` is added to `sum`; x is lost
+  kProduct,    // x is a spectrum and becomes the coefficients of its product with the filter
   kInverse,    // x is a spectrum and becomes the coefficients
 };
-constexpr bool goes_forward(Leaf leaf) { return leaf != Leaf::kInverse; }
+constexpr bool goes_forward(Leaf leaf) { return leaf != Leaf::kInverse && leaf != Leaf::kProduct; }
 constexpr bool goes_back(Leaf leaf) { return leaf != Leaf::kSpectrum && leaf != Leaf::kSum; }
 
 // Arrays of a transform's size that are walked through together.
@@ -49,7 +50,7 @@ EMBER_INLINE void leaf(Arrays<R> in, const R* w) {
     if (kLeaf == Leaf::kBackward || kLeaf == Leaf::kSum) {
       in.sum[i] = in.sum[i] + times_conjugate(a[s], in.other[i]);
     }
-    if (kLeaf == Leaf::kConvolve) a[s] = a[s] * in.filter[i];
+    if (kLeaf == Leaf::kConvolve || kLeaf == Leaf::kProduct) a[s] = a[s] * in.filter[i];
     if (kLeaf == Leaf::kCorrelate || kLeaf == Leaf::kBackward) {
       a[s] = times_conjugate(a[s], in.filter[i]);
     }
