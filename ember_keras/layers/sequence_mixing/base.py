@@ -149,6 +149,10 @@ class SequenceMixer(Stateful, EmberLayer):
         """The output, and the state, which may be None where it is not asked for."""
         raise NotImplementedError(f"`{type(self).__name__}` defines no `mix`.")
 
+    def common(self, time: int) -> dict[str, Any]:
+        """What groups of rows share in a fresh call, made once: more options of `mix`."""
+        return {}
+
     def initial_mixer_state(self, batch_size: int, max_length: int | None) -> State:
         """The state of `mix` before the first position."""
         raise NotImplementedError(f"`{type(self).__name__}` defines no `initial_mixer_state`.")
@@ -191,9 +195,10 @@ class SequenceMixer(Stateful, EmberLayer):
             if segment_ids is not None:
                 inner = self._restart(inner, last_segment, mask, segment_ids)
         if state is None and not return_state and not others and self._rows_apart:
+            common = {} if x.shape[1] is None else self.common(x.shape[1])
 
             def rows(x: Any, mask: Any, segment_ids: Any) -> Any:
-                return self.mix(x, None, mask, segment_ids, training, False)[0]
+                return self.mix(x, None, mask, segment_ids, training, False, **common)[0]
 
             return by_rows(rows, x, mask, segment_ids)
         y, inner = self.mix(x, inner, mask, segment_ids, training, return_state, **others)

@@ -94,17 +94,26 @@ class FFTConv(SequenceMixer):
         segment_ids: Any,
         training: bool | None,
         return_state: bool,
+        taps: Any = None,
     ) -> tuple[Any, State | None]:
         u, gate = self.input_projection(x), None
         if self.gate:
             u, gate = keras.ops.split(u, 2, axis=-1)
         y = self.convolution(
-            u, state=state, mask=mask, segment_ids=segment_ids, return_state=return_state
+            u,
+            state=state,
+            mask=mask,
+            segment_ids=segment_ids,
+            return_state=return_state,
+            taps=taps,
         )
         y, state = y if return_state else (y, None)
         if gate is not None:
             y = keras.ops.silu(gate) * y
         return self.output_projection(y), state
+
+    def common(self, time: int) -> dict[str, Any]:
+        return {"taps": self.convolution.fresh_taps(time)}
 
     def initial_mixer_state(self, batch_size: int, max_length: int | None) -> State:
         return self.convolution.initial_state(batch_size, max_length)

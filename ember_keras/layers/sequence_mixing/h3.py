@@ -103,16 +103,20 @@ class H3(SequenceMixer):
         segment_ids: Any,
         training: bool | None,
         return_state: bool,
+        taps: Any = None,
     ) -> tuple[Any, State | None]:
         options = {"mask": mask, "segment_ids": segment_ids, "return_state": return_state}
         before = state or {"shift": None, "long": None}
         q, k, v = keras.ops.split(self.input_projection(x), 3, axis=-1)
         k = self.shift(k, state=before["shift"], **options)
         k, shift = k if return_state else (k, None)
-        options["state"] = before["long"]
+        options |= {"state": before["long"], "taps": taps}
         o = convolve_products(self.convolution, q, k, v, self._heads, **options)
         o, long = o if return_state else (o, None)
         return self.output_projection(o), {"shift": shift, "long": long}
+
+    def common(self, time: int) -> dict[str, Any]:
+        return {"taps": self.convolution.fresh_taps(time)}
 
     def initial_mixer_state(self, batch_size: int, max_length: int | None) -> State:
         return {

@@ -121,19 +121,22 @@ class Hyena(SequenceMixer):
         segment_ids: Any,
         training: bool | None,
         return_state: bool,
+        taps: Any = None,
     ) -> tuple[Any, State | None]:
         options = {"mask": mask, "segment_ids": segment_ids, "return_state": return_state}
 
-        def run(layer: Any, x: Any, state: State | None) -> tuple[Any, State | None]:
-            y = layer(x, state=state, **options)
+        def run(layer: Any, x: Any, state: State | None, **more: Any) -> tuple[Any, State | None]:
+            y = layer(x, state=state, **options, **more)
             return y if return_state else (y, None)
 
         before = state or {"short": None, "long": [None] * len(self.convolutions)}
         projected, short = run(self.short_convolution, self.input_projection(x), before["short"])
         first, *gates, z = keras.ops.split(projected, self.order + 1, axis=-1)
         z, long = z * first, []
-        for gate, convolution, past in zip(gates, self.convolutions, before["long"], strict=True):
-            z, past = run(convolution, z, past)
+        taps = taps or [None] * len(self.convolutions)
+        rounds = zip(gates, self.convolutions, before["long"], taps, strict=True)
+        for gate, convolution, past, k in rounds:
+            z, past = run(convolution, z, past, taps=k)
             z = gate * z
             long.append(past)
         return self.output_projection(self._joined(z, x)), {"short": short, "long": long}
@@ -141,6 +144,9 @@ class Hyena(SequenceMixer):
     def _joined(self, z: Any, x: Any) -> Any:
         """What the output map reads of the operator's result `z` and the input `x`."""
         return z
+
+    def common(self, time: int) -> dict[str, Any]:
+        return {"taps": [convolution.fresh_taps(time) for convolution in self.convolutions]}
 
     def initial_mixer_state(self, batch_size: int, max_length: int | None) -> State:
         return {

@@ -38,6 +38,7 @@ class LongConvolution(EmberLayer):
         mask: bool tensor `(B, T)`, True at real positions.
         segment_ids: int tensor `(B, T)`.
         return_state: bool. Gives `(y, state)`.
+        taps: what `fresh_taps` returned for this length without a state, or None.
 
     Output shape: that of `x`.
     """
@@ -78,12 +79,15 @@ class LongConvolution(EmberLayer):
         mask: Any = None,
         segment_ids: Any = None,
         return_state: bool = False,
+        taps: Any = None,
     ) -> Any:
         if state is None and return_state and self.filter.size is not None:
             state = self.initial_state(keras.ops.shape(x)[0], None)
         # After a state that holds the taps one position needs no others.
         if state is not None and "taps" in state and x.shape[1] == 1:
             k = None
+        elif taps is not None:
+            k = taps
         else:
             k = self._taps(taps_needed(x.shape[1], state, taps=self.filter.size))
         return fft_conv(
@@ -96,6 +100,10 @@ class LongConvolution(EmberLayer):
             mask=mask,
             segment_ids=segment_ids,
         )
+
+    def fresh_taps(self, length: int) -> Any:
+        """The taps for a sequence of `length` positions from its start, which all rows share."""
+        return self._taps(taps_needed(length, taps=self.filter.size))
 
     def _taps(self, length: int) -> Any:
         """The taps `(length, filters)`, with those that look ahead where there are any."""

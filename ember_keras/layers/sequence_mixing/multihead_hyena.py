@@ -113,6 +113,7 @@ class MultiheadHyena(SequenceMixer):
         segment_ids: Any,
         training: bool | None,
         return_state: bool,
+        taps: Any = None,
     ) -> tuple[Any, State | None]:
         options = {"mask": mask, "segment_ids": segment_ids, "return_state": return_state}
         before = state or {"short": None, "long": None}
@@ -121,10 +122,13 @@ class MultiheadHyena(SequenceMixer):
         )
         projected, short = projected if return_state else (projected, None)
         q, k, v = keras.ops.split(projected, 3, axis=-1)
-        options["state"] = before["long"]
+        options |= {"state": before["long"], "taps": taps}
         o = convolve_products(self.convolution, q, k, v, self.num_heads, **options)
         o, long = o if return_state else (o, None)
         return self.output_projection(o), {"short": short, "long": long}
+
+    def common(self, time: int) -> dict[str, Any]:
+        return {"taps": self.convolution.fresh_taps(time)}
 
     def initial_mixer_state(self, batch_size: int, max_length: int | None) -> State:
         return {
