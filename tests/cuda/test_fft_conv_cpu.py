@@ -7,6 +7,7 @@ import threading
 
 import numpy as np
 import pytest
+import sanitizers
 from fft_conv_cases import TOLERANCES, Case, assert_close, random_case
 
 from ember_keras.cuda import build, library
@@ -14,7 +15,7 @@ from ember_keras.cuda import build, library
 pytestmark = pytest.mark.once
 
 ISAS = {"portable": library.PORTABLE, "avx2": library.AVX2, "avx512": library.AVX512}
-FUZZ = int(os.environ.get("FUZZ_CALLS", "150"))
+FUZZ = int(os.environ.get("FFT_CONV_FUZZ", "150"))
 
 
 @pytest.fixture(scope="session")
@@ -71,6 +72,22 @@ def test_blocks(kernel, size, taps):
 @pytest.mark.parametrize("seed", range(FUZZ))
 def test_random_calls(kernel, seed):
     assert_close(kernel, random_case(np.random.default_rng(seed)), seed)
+
+
+SANITIZED = """
+import sys
+import numpy as np
+from ember_keras.cuda import library
+from fft_conv_cases import assert_close, random_case
+kernel = library.Library(sys.argv[1])
+for seed in range(int(sys.argv[2])):
+    assert_close(kernel, random_case(np.random.default_rng(seed)), seed)
+"""
+
+
+def test_random_calls_under_sanitizers(tmp_path):
+    """Reads and writes of what is not theirs, and undefined arithmetic, end the process."""
+    sanitizers.run(SANITIZED, build.build(tmp_path, flags=("-O1", *sanitizers.FLAGS)), FUZZ)
 
 
 @pytest.mark.parametrize("time", [4096, 6000, 12289, 40000, 1 << 17, 300007])

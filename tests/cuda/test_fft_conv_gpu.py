@@ -16,7 +16,7 @@ from ember_keras.cuda import build
 
 pytestmark = [pytest.mark.once, pytest.mark.xdist_group("cuda")]
 
-FUZZ = int(os.environ.get("FUZZ_CALLS", "150"))
+FUZZ = int(os.environ.get("FFT_CONV_FUZZ", "150"))
 HERE = Path(__file__).parent
 SHARED = {"turing": 64, "ada": 99, "ampere": 163, "hopper": 227}  # KiB that a block may use
 

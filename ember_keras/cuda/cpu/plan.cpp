@@ -1,5 +1,7 @@
 #include "plan.h"
 
+#include <pthread.h>
+
 #include <cmath>
 #include <map>
 #include <memory>
@@ -106,6 +108,12 @@ std::unique_ptr<Owned> make_plan(int64_t n, bool wide, int vector_bytes) {
   return owned;
 }
 
+// No thread holds the lock when the process forks: in the child nobody would give it back.
+std::mutex* lock = new std::mutex();
+void take_lock() { lock->lock(); }
+void give_lock() { lock->unlock(); }
+const int registered = pthread_atfork(take_lock, give_lock, give_lock);
+
 }  // namespace
 
 int64_t transform_size(int64_t period) {
@@ -122,7 +130,7 @@ int64_t transform_size(int64_t period) {
 }
 
 const Plan* find_plan(int64_t n, bool wide, int vector_bytes) {
-  static std::mutex* lock = new std::mutex();
+  (void)registered;
   static auto* plans = new std::map<std::tuple<int64_t, bool, int>, std::unique_ptr<Owned>>();
   try {
     const std::lock_guard<std::mutex> guard(*lock);
