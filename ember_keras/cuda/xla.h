@@ -43,15 +43,50 @@ struct ErrorArguments {
   int code;
 };
 
+struct StreamArguments {
+  size_t bytes;
+  Extension* extension;
+  void* context;
+  void* stream;  // out
+};
+
+struct AllocateArguments {
+  size_t bytes;
+  Extension* extension;
+  void* context;
+  size_t size, alignment;
+  void* data;  // out
+};
+
+struct FreeArguments {
+  size_t bytes;
+  Extension* extension;
+  void* context;
+  size_t size;
+  void* data;
+};
+
 constexpr int kInvalidArgument = 3;
+constexpr int kInternal = 13;
 constexpr int kExecute = 3;
 
+// Each function but the first returns null or an error, which is the caller's.
 struct Api {
   size_t bytes;
   Extension* extension;
   Version version;
   const void* internal;
   void* (*make_error)(ErrorArguments*);
+  void (*error_message)(void*);
+  void (*destroy_error)(void*);
+  void* (*register_handler)(void*);
+  void* (*get_stream)(StreamArguments*);
+  void* (*register_type)(void*);
+  void* (*get_context)(void*);
+  void* (*set_state)(void*);
+  void* (*get_state)(void*);
+  void* (*allocate)(AllocateArguments*);
+  void* (*free)(FreeArguments*);
 };
 
 struct Buffer {

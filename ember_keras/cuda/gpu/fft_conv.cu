@@ -399,6 +399,7 @@ int ember_gpu_card(int index, ember_card* card) {
   if (!card) return EMBER_NULL_POINTER;
 #if EMBER_ON_CARD
   int shared = 0, processors = 0, cache = 0;
+  if (index == -1 && cudaGetDevice(&index) != cudaSuccess) return EMBER_CARD_FAILED;
   if (cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, index) != cudaSuccess ||
       cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, index) != cudaSuccess ||
       cudaDeviceGetAttribute(&cache, cudaDevAttrL2CacheSize, index) != cudaSuccess) {
@@ -406,7 +407,7 @@ int ember_gpu_card(int index, ember_card* card) {
   }
   *card = {shared, processors, cache};
 #else
-  *card = {48 * 1024, 4 + index, 1 << 20};
+  *card = {48 * 1024, 4 + (index == -1 ? 0 : index), 1 << 20};
 #endif
   return EMBER_OK;
 }
