@@ -176,8 +176,10 @@ int main() {
     failing = what;
     forward(what);
   }
-  failing = "";
   const auto handler = ember_gpu_fft_conv_xla_forward;
+  failing = "forward";
+  call("the first of two entries", handler, {{2, 2, 5, 4}, {1, 3, 2}}, {{2, 2, 4, 4}}, 0);
+  failing = "";
   call("too few buffers", handler, {{2, 5, 4}, {3, 2}}, {{2, 4, 4}}, 1);
   call("another width", handler, {{2, 5, 4}, {3, 2}, {3}}, {{2, 4, 4}}, 1);
   call("another batch", handler, {{2, 5, 4}, {3, 2}}, {{1, 4, 4}}, 0);

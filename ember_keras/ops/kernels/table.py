@@ -53,7 +53,7 @@ class Request:
     Attributes:
         engine: str.
         backend: str.
-        device: str, such as ``"cpu"``, ``"cuda"``, ``"gpu"``.
+        device: str, such as ``"cpu"``, ``"cuda"``, ``"gpu"``, as `backend.device_kind` says.
         dtype: str.
         shapes: dict from argument name to shape.
         options: dict of the engine's other arguments.
