@@ -19,8 +19,9 @@ typedef struct ember_card {
   int64_t cache_bytes;  /* of the second-level cache */
 } ember_card;
 
-/* The properties of card number `index`, or of the current one where it is -1; 0 or an error code. */
+/* The properties of card number `index`; 0 or an error code. */
 EMBER_API int ember_gpu_card(int index, ember_card* card);
+enum { EMBER_CURRENT_CARD = -1 }; /* as an index: the card that the calling thread works with */
 
 /* Bytes of scratch that one call takes, or minus an error code. wanted: a sum of ember_wanted. */
 enum ember_wanted { EMBER_WANT_SIGNALS = 1, EMBER_WANT_FILTERS = 2 };

@@ -25,7 +25,7 @@ void* with_card(const Frame* frame, const Call& call, int pass, int wanted, Laun
   StreamArguments stream = {sizeof(StreamArguments), nullptr, frame->context, nullptr};
   if (void* failed = api.get_stream(&stream)) return failed;
   ember_card card;
-  int status = ember_gpu_card(-1, &card);
+  int status = ember_gpu_card(EMBER_CURRENT_CARD, &card);
   if (status) return failure(frame, status);
   const int64_t bytes = ember_gpu_fft_conv_scratch(&call.conv, &card, pass, wanted);
   if (bytes < 0) return failure(frame, int(-bytes));
