@@ -13,6 +13,8 @@ the same signature on every backend and are looked up in the module of the backe
 | `compile(fn, donate=())` | `fn` compiled by the library's own compiler, where one is used; \
 jax may reuse the memory of the arguments at the positions `donate` |
 | `to_dlpack(x)`, `from_dlpack(x)` | exchange with other libraries |
+| `device_kind(x=None)` | the kind of device that a tensor is on, or a new one would be: \
+``"cpu"``, ``"cuda"``, … |
 | `devices()` | the devices of this process, as strings such as ``"cpu:0"`` |
 
 `pad(x, pad_width, constant_values=0)` and `each_length(model, kind)` are one function for all.
@@ -28,6 +30,7 @@ from ember_keras.config import environment
 
 FUNCTIONS = (
     "compile",
+    "device_kind",
     "devices",
     "from_dlpack",
     "is_backend_tensor",

@@ -72,6 +72,18 @@ def to_dlpack(x):
     return _common.tensor_of(x)
 
 
+def device_kind(x=None):
+    """Return the kind of device that the tensor `x` is on, or would be where it is traced."""
+    device = getattr(x, "device", None)
+    if not isinstance(device, jax.Device):
+        device = jax.config.jax_default_device or jax.devices()[0]
+    if isinstance(device, str):
+        device = jax.devices(device)[0]
+    if device.platform == "gpu":  # jax's word for the cards of all makers
+        return "cuda" if "cuda" in device.client.platform_version else "rocm"
+    return device.platform
+
+
 def devices():
     """Return the devices of this process."""
     return [f"{device.platform}:{device.id}" for device in jax.devices()]

@@ -85,6 +85,11 @@ def to_dlpack(x):
     return _common.tensor_of(x)
 
 
+def device_kind(x=None):
+    """Return the kind of device on which this process computes."""
+    return devices()[0].split(":")[0]
+
+
 def devices():
     """Return the devices of this process."""
     found = [mx.Device(mx.gpu, 0)] if mx.is_available(mx.Device(mx.gpu, 0)) else []

@@ -50,6 +50,11 @@ def to_dlpack(x):
     return np.asarray(_common.tensor_of(x))
 
 
+def device_kind(x=None):
+    """Return the kind of device on which this process computes."""
+    return devices()[0].split(":")[0]
+
+
 def devices():
     """Return the devices of this process."""
     return ["cpu:0"]

@@ -68,6 +68,11 @@ def to_dlpack(x):
     return tf.convert_to_tensor(_common.tensor_of(x))
 
 
+def device_kind(x=None):
+    """Return the kind of device on which this process computes."""
+    return devices()[0].split(":")[0]
+
+
 def devices():
     """Return the devices of this process."""
     found = tf.config.list_logical_devices()

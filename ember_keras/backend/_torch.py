@@ -1,5 +1,6 @@
 """What `keras.ops` lacks, on torch."""
 
+import keras
 import ml_dtypes
 import numpy as np
 import torch
@@ -80,6 +81,11 @@ def from_dlpack(x):
 def to_dlpack(x):
     """Return an object with ``__dlpack__`` and ``__dlpack_device__`` for the tensor `x`."""
     return _common.tensor_of(x).detach()
+
+
+def device_kind(x=None):
+    """Return the kind of device that the tensor `x` is on, or that Keras puts a new one on."""
+    return (x if isinstance(x, torch.Tensor) else keras.ops.zeros(())).device.type
 
 
 def devices():

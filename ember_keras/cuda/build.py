@@ -28,7 +28,7 @@ INTEL = ("x86_64", "AMD64")
 
 GPU_NAME = "_fft_conv_gpu.so"
 TWIN_NAME = "fft_conv_twin.so"
-GPU_SOURCES = ("check.cpp", "gpu/schedule.cpp", "gpu/fft_conv.cu")
+GPU_SOURCES = ("check.cpp", "gpu/schedule.cpp", "gpu/xla.cpp", "gpu/fft_conv.cu")
 CARDS = (75, 80, 86, 89, 90, 100, 120)
 """Compute capabilities that the CUDA kernel is compiled for; later ones compile it when it runs."""
 

@@ -207,6 +207,8 @@ class GpuLibrary:
         self._plan.argtypes = [conv, card, number, number, ctypes.POINTER(Plan)]
         self._card = library.ember_gpu_card
         self._card.argtypes = [number, card]
+        self.xla_forward = library.ember_gpu_fft_conv_xla_forward
+        self.xla_backward = library.ember_gpu_fft_conv_xla_backward
         self._error = library.ember_gpu_error
         self._error.restype = ctypes.c_char_p
         self.version = library.ember_gpu_version

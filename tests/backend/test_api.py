@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import inspect
+import types
 import warnings
 from pathlib import Path
 
@@ -63,6 +64,27 @@ def test_devices():
     assert "cpu:0" in backend.devices()
     with keras.device(backend.devices()[-1]):
         assert backend.to_numpy(ops.ones(2)).sum() == 2
+
+
+def test_device_kind():
+    kinds = {device.partition(":")[0] for device in backend.devices()}
+    assert {backend.device_kind(), backend.device_kind(ops.ones(2))} <= kinds | {"cuda", "rocm"}
+
+
+@pytest.mark.skipif(backend.name() != "jax", reason="jax calls the cards of all makers gpu")
+def test_device_kind_of_jax_s_cards(monkeypatch):
+    import jax
+
+    known = backend.device_kind()
+    for version, kind in {"cuda 12080": "cuda", "rocm 60300": "rocm"}.items():
+        client = types.SimpleNamespace(platform_version=f"PJRT C API\n{version}")
+        card = types.SimpleNamespace(platform="gpu", client=client)
+        monkeypatch.setattr(jax, "devices", lambda *_, card=card: [card])
+        assert backend.device_kind() == kind
+        jax.jit(lambda x, kind=kind: x if backend.device_kind(x) == kind else pytest.fail())(1.0)
+        assert backend.device_kind(ops.ones(2)) == known
+        with jax.default_device(ops.ones(2).device):
+            assert backend.device_kind() == known
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "bool", "uint8"])

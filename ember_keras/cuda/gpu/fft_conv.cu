@@ -273,6 +273,16 @@ ember_fft_conv reduced(ember_fft_conv c) {
   return c;
 }
 
+// The number of the current card.
+bool current(int* index) {
+#if EMBER_ON_CARD
+  return cudaGetDevice(index) == cudaSuccess;
+#else
+  *index = 0;
+  return true;
+#endif
+}
+
 bool nothing(const ember_fft_conv& c) { return c.batch == 0 || c.width == 0; }
 
 // The gradient of the output gate is a forward pass.
@@ -397,6 +407,7 @@ int ember_gpu_version(void) { return EMBER_FFT_CONV_VERSION; }
 
 int ember_gpu_card(int index, ember_card* card) {
   if (!card) return EMBER_NULL_POINTER;
+  if (index == EMBER_CURRENT_CARD && !current(&index)) return EMBER_CARD_FAILED;
 #if EMBER_ON_CARD
   int shared = 0, processors = 0, cache = 0;
   if (cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, index) != cudaSuccess ||

@@ -21,6 +21,7 @@ typedef struct ember_card {
 
 /* The properties of card number `index`; 0 or an error code. */
 EMBER_API int ember_gpu_card(int index, ember_card* card);
+enum { EMBER_CURRENT_CARD = -1 }; /* as an index: the card that the calling thread works with */
 
 /* Bytes of scratch that one call takes, or minus an error code. wanted: a sum of ember_wanted. */
 enum ember_wanted { EMBER_WANT_SIGNALS = 1, EMBER_WANT_FILTERS = 2 };

@@ -53,7 +53,7 @@ class Request:
     Attributes:
         engine: str.
         backend: str.
-        device: str, such as ``"cpu"``, ``"cuda"``, ``"gpu"``.
+        device: str, such as ``"cpu"``, ``"cuda"``, ``"gpu"``, as `backend.device_kind` says.
         dtype: str.
         shapes: dict from argument name to shape.
         options: dict of the engine's other arguments.
@@ -192,10 +192,7 @@ def device_of(x):
     """Return the kind of device a tensor is on, or would be where it is traced."""
     if isinstance(x, keras.KerasTensor):
         return SYMBOLIC
-    device = getattr(x, "device", None)
-    if hasattr(device, "type"):
-        return str(device.type)
-    return _default_device()
+    return backend.device_kind(x)
 
 
 def explain(engine, *, device=None, dtype=None, **call):
@@ -232,7 +229,7 @@ def explain(engine, *, device=None, dtype=None, **call):
     asked = Request(
         engine,
         backend.name(),
-        device or _default_device(),
+        device or backend.device_kind(),
         dtype or keras.config.floatx(),
         {name: value for name, value in full.items() if isinstance(value, tuple)},
         {name: value for name, value in full.items() if not isinstance(value, tuple)},
@@ -257,9 +254,3 @@ def explain(engine, *, device=None, dtype=None, **call):
     else:
         rows.append(Row(PORTABLE, True, "The form in keras.ops, on any backend and device."))
     return rows
-
-
-def _default_device():
-    if backend.name() == "torch":  # Keras chooses, and torch's own default stays the CPU.
-        return device_of(keras.ops.zeros(()))
-    return backend.devices()[0].split(":")[0]

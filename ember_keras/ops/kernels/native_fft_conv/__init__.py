@@ -63,7 +63,7 @@ register(
     Kernel(
         "cuda_fft_conv",
         "fft_conv",
-        ("torch",),
+        ("torch", "jax"),
         _refusal(library.load_gpu()[1], "cuda", _FLOATS),
         _run,
         "CUDA C++, tested on its twin on the processor; no graphics card has run it yet.",

@@ -11,10 +11,12 @@ from ember_keras.ops.kernels.complex_fft import gradients
 
 FORWARD, BACKWARD = "ember_keras_fft_conv", "ember_keras_fft_conv_backward"
 
-_LIBRARY = library.load()[0]
-if _LIBRARY is not None:
-    jax.ffi.register_ffi_target(FORWARD, jax.ffi.pycapsule(_LIBRARY.xla_forward), platform="cpu")
-    jax.ffi.register_ffi_target(BACKWARD, jax.ffi.pycapsule(_LIBRARY.xla_backward), platform="cpu")
+# One name on every platform: XLA takes the handler of the one that it compiles a call for.
+for _PLATFORM, _LIBRARY in {"cpu": library.load()[0], "CUDA": library.load_gpu()[0]}.items():
+    if _LIBRARY is not None:
+        _HANDLERS = {FORWARD: _LIBRARY.xla_forward, BACKWARD: _LIBRARY.xla_backward}
+        for _NAME, _HANDLER in _HANDLERS.items():
+            jax.ffi.register_ffi_target(_NAME, jax.ffi.pycapsule(_HANDLER), platform=_PLATFORM)
 
 
 def run(u, k, d, start, length, skip, fft_length):
