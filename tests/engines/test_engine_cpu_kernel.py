@@ -17,12 +17,13 @@ pytestmark = [
         kernels.table.device_of(ops.zeros(())) != "cpu", reason="it runs on processors"
     ),
     pytest.mark.skipif(
-        backend.name() not in ("numpy", "torch", "jax"), reason="it runs on numpy, torch and jax"
+        backend.name() not in ("numpy", "torch", "jax", "tensorflow"),
+        reason="it runs on numpy, torch, jax and tensorflow",
     ),
 ]
 only = {
     name: pytest.mark.skipif(backend.name() != name, reason=f"concerns {name} only")
-    for name in ("jax", "torch")
+    for name in ("jax", "tensorflow", "torch")
 }
 SIZES = [(2, 40, 12, 40, 12), (3, 37, 5, 53, 1), (1, 64, 32, 20, 8), (2, 1, 3, 9, 3)]
 """B, T, D, taps, F."""
