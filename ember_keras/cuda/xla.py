@@ -30,7 +30,10 @@ class _Handler(ctypes.Structure):
         *(("bytes", ctypes.c_size_t), ("extension", ctypes.c_void_p)),
         *(("name", ctypes.c_char_p), ("name_size", ctypes.c_size_t)),
         *(("platform", ctypes.c_char_p), ("platform_size", ctypes.c_size_t)),
-        *((stage, ctypes.c_void_p) for stage in ("instantiate", "prepare", "initialize", "execute")),
+        *(
+            (stage, ctypes.c_void_p)
+            for stage in ("instantiate", "prepare", "initialize", "execute")
+        ),
         ("traits", ctypes.c_uint32),
     ]
 
@@ -68,9 +71,9 @@ def register(path, handlers):
         handler = _Handler(ctypes.sizeof(_Handler), None, name.encode(), len(name))
         handler.platform, handler.platform_size = PLATFORM, len(PLATFORM)
         handler.execute = ctypes.cast(function, ctypes.c_void_p)
-        error = add(handler)
-        if error is not None:
-            return f"its XLA refused the handler {name}: {_said(api, error)}."
+        refused = add(handler)
+        if refused is not None:
+            return f"its XLA refused the handler {name}: {_said(api, refused)}"
     return None
 
 

@@ -1,4 +1,4 @@
-"""The kernel as a custom call of XLA: eagerly, in `tf.function`, with `jit_compile`; without copies.
+"""The kernel as a custom call of XLA: eager, in `tf.function`, with `jit_compile`; without copies.
 
 TensorFlow's operator XlaCallModule compiles a module of StableHLO, here one that is nothing but the
 call. A batch that is not known when a function is traced is known when it is compiled.
@@ -21,14 +21,17 @@ VERSION = 9
 _TYPES = {tf.float32: "f32", tf.float64: "f64", tf.float16: "f16", tf.bfloat16: "bf16"}
 
 
+XLA = next(pathlib.Path(tf.sysconfig.get_lib()).glob("libtensorflow_cc.*"), None)
+"""The path of the library that holds TensorFlow's XLA, or None."""
+
+
 def _register():
     kernel, reason = library.load()
     if kernel is None:
         return reason
-    found = sorted(pathlib.Path(tf.sysconfig.get_lib()).glob("libtensorflow_cc.*"))
-    if not found:
-        return "this TensorFlow has no libtensorflow_cc, whose XLA would call the kernel."
-    reason = xla.register(found[0], {FORWARD: kernel.xla_forward, BACKWARD: kernel.xla_backward})
+    if XLA is None:
+        return "this TensorFlow has no libtensorflow_cc, whose XLA would call it."
+    reason = xla.register(XLA, {FORWARD: kernel.xla_forward, BACKWARD: kernel.xla_backward})
     return reason and f"TensorFlow can't call it: {reason}"
 
 
