@@ -1,7 +1,7 @@
 """The long convolution's C++ and CUDA kernels in the kernel table.
 
 The kernels are in `ember_keras/cuda`; here is when they run, and how each backend reaches them:
-torch by custom operators, jax by a custom call of XLA, numpy by a call on its arrays.
+torch by custom operators, jax and tensorflow by a custom call of XLA, numpy by a call on arrays.
 """
 
 import importlib
@@ -13,6 +13,7 @@ from ember_keras.ops.kernels.table import Kernel, register
 _FORMS = {
     "jax": "jax_form",
     "numpy": "array_form",
+    "tensorflow": "tensorflow_form",
     "torch": "torch_form",
 }
 
@@ -20,6 +21,7 @@ _FORM = None
 if backend.name() in _FORMS:
     _FORM = importlib.import_module(f"{__name__}.{_FORMS[backend.name()]}")
 _LIBRARY, _REASON = library.load()
+_REASON = getattr(_FORM, "REASON", _REASON)  # TensorFlow may be unable to call it.
 
 _FLOATS = ("float16", "bfloat16", "float32")
 
