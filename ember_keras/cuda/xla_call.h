@@ -1,7 +1,8 @@
 // The convolution that a frame of XLA asks for, whichever machine computes it.
 //
-// Forward, a frame has the arguments u, k and, with skips, d, and the result y; backward, the
-// arguments u, k, g, d and the results du, dk, dd. Buffers are dense and in row-major order, and may
+// Forward, a frame has the arguments u, k, d, gate_in, gate_out and the result y; backward, the
+// arguments u, k, g, d, gate_in, gate_out and the results du, dk, dd, dgate_in, dgate_out. Attributes
+// say which of d and the gates are there; those that are not have no gradients either. Buffers are dense and in row-major order, and may
 // have leading axes of a vmap: one call of the kernel for each of their entries, where an axis of 1
 // is shared.
 #pragma once
@@ -33,7 +34,9 @@ inline int64_t width_of(int dtype) {
   return dtype == EMBER_FLOAT64 ? 8 : dtype == EMBER_FLOAT32 ? 4 : 2;
 }
 
-enum Name { kU, kK, kD, kG, kY, kDu, kDk, kDd, kNames };
+enum Name {
+  kU, kK, kD, kGateIn, kGateOut, kG, kY, kDu, kDk, kDd, kDgateIn, kDgateOut, kNames
+};
 
 class Call {
  public:
@@ -44,7 +47,10 @@ class Call {
   const char* read(const Frame& frame, bool backward) {
     const Buffers &in = frame.arguments, &out = frame.results;
     const bool skips = frame.attributes.number("skips") != 0;
-    if (in.count != 2 + backward + skips || out.count != (backward ? 2 + skips : 1)) {
+    const bool gates_in = frame.attributes.number("gates_in") != 0;
+    const bool gates_out = frame.attributes.number("gates_out") != 0;
+    const int more = skips + gates_in + gates_out;
+    if (in.count != 2 + backward + more || out.count != (backward ? 2 + more : 1)) {
       return "fft_conv: another number of buffers than its attributes say";
     }
     const Buffer &u = in[0], &k = in[1], &y = backward ? in[2] : out[0];
@@ -63,7 +69,9 @@ class Call {
     conv.length = y.sizes[y.rank - 2];
     conv.skip = frame.attributes.number("skip");
     conv.u = conv.du = {conv.size * conv.width, conv.width, 1};
+    conv.gate_in = conv.dgate_in = conv.u;
     conv.y = conv.g = {conv.length * conv.width, conv.width, 1};
+    conv.gate_out = conv.dgate_out = conv.y;
     conv.k_tap = conv.dk_tap = conv.filters;
     conv.k_filter = conv.dk_filter = 1;
 
@@ -76,9 +84,18 @@ class Call {
     const int s = conv.dtype, f = conv.filter_dtype;
     bool together = add(kU, u, signal, s) && add(kK, k, filter, f) &&
                     add(backward ? kG : kY, y, output, s);
-    if (skips) together = together && add(kD, in[2 + backward], &conv.width, 1, f);
     if (backward) together = together && add(kDu, out[0], signal, s) && add(kDk, out[1], filter, f);
-    if (backward && skips) together = together && add(kDd, out[2], &conv.width, 1, f);
+    int next = 2;
+    const auto pair = [&](bool there, Name name, Name gradient, const int64_t* sizes, int64_t own,
+                          int dtype) {
+      if (!there) return;
+      together = together && add(name, in[next + backward], sizes, own, dtype);
+      if (backward) together = together && add(gradient, out[next], sizes, own, dtype);
+      ++next;
+    };
+    pair(skips, kD, kDd, &conv.width, 1, f);
+    pair(gates_in, kGateIn, kDgateIn, signal, 3, s);
+    pair(gates_out, kGateOut, kDgateOut, output, 3, s);
     if (!together) return "fft_conv: its buffers do not go together";
     for (int64_t i = 0; i < axes_; ++i) entries *= shape_[i];
     return nullptr;

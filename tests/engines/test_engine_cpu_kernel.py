@@ -102,6 +102,56 @@ def test_gradients(sizes, causal, monkeypatch):
         assert error(got, expected) < 5e-6
 
 
+GATES = ((True, True), (True, False), (False, True))
+
+
+def gated(u, k, d, *gates, which, causal=True):
+    gates = iter(gates)
+    given = {name: next(gates) if there else None for name, there in zip(NAMES, which, strict=True)}
+    return ek.ops.fft_conv(u, k, d, causal=causal, **given)
+
+
+NAMES = ("gate_in", "gate_out")
+
+
+def gates_of(u, which):
+    return [gate for gate, there in zip((ops.cos(2 * u), ops.tanh(u)), which, strict=True) if there]
+
+
+@pytest.mark.parametrize("causal", (True, False))
+@pytest.mark.parametrize("which", GATES, ids=str)
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_gates(sizes, which, causal, monkeypatch):
+    u, k, d = arguments(sizes)
+    gates = gates_of(u, which)
+
+    def values():
+        return [gated(u, k, x, *gates, which=which, causal=causal) for x in (d, None)]
+
+    for got, expected in both(monkeypatch, values):
+        assert error(got, expected) < 2e-6
+    half = [ops.cast(x, "bfloat16") for x in (u, k, d, *gates)]
+
+    def rounded():
+        return [ops.cast(gated(*half, which=which, causal=causal), "float32")]
+
+    for got, expected in both(monkeypatch, rounded):
+        assert error(got, expected) < 1e-2
+
+
+@trains
+@pytest.mark.parametrize("which", GATES, ids=str)
+def test_gradients_with_gates(which, monkeypatch):
+    u, k, d = arguments((2, 60, 12, 60, 6))
+
+    def gradients():
+        loss = backend.value_and_grad(lambda *x: ops.sum(ops.tanh(gated(*x, which=which))))
+        return loss(u, k, d, *gates_of(u, which))[1]
+
+    for got, expected in both(monkeypatch, gradients):
+        assert error(got, expected) < 5e-6
+
+
 def test_nan_stays_in_its_row_and_channel():
     u, k, d = (backend.to_numpy(x).copy() for x in arguments((3, 40, 20, 40, 20)))
     u[1, 5, 7] = np.nan
@@ -151,6 +201,34 @@ def test_jax_transformations(monkeypatch):
 
 
 @only["jax"]
+def test_jax_transformations_of_gates(monkeypatch):
+    import jax
+    import jax.numpy as jnp
+
+    u, k, d = arguments((2, 40, 6, 40, 3))
+    gates = gates_of(u, (True, True))
+
+    def loss(*x):
+        return jnp.sum(jnp.sin(gated(*x, which=(True, True))))
+
+    def second():
+        first = jax.grad(loss, (0, 1, 2, 3, 4))
+        total = jax.grad(lambda *x: sum(jnp.sum(jnp.tanh(y)) for y in first(*x)), (0, 1, 2, 3, 4))
+        return total(u, k, d, *gates)
+
+    for got, expected in both(monkeypatch, second):
+        assert error(got, expected) < 1e-5
+
+    def mapped():
+        rows = jnp.stack([gates[1], 2 * gates[1]])
+        slopes = jax.grad(loss, (0, 1, 3, 4))
+        return jax.jit(jax.vmap(slopes, (None, None, None, None, 0)))(u, k, d, gates[0], rows)
+
+    for got, expected in both(monkeypatch, mapped):
+        assert error(got, expected) < 1e-5
+
+
+@only["jax"]
 def test_an_error_of_the_kernel_is_one_of_python():
     import jax
 
@@ -158,7 +236,7 @@ def test_an_error_of_the_kernel_is_one_of_python():
 
     u, k, _ = arguments((2, 20, 6, 20, 4))
     with pytest.raises(jax.errors.JaxRuntimeError, match="does not divide the width"):
-        jax_form.run(u, k, None, 0, 20, 0, 40)
+        jax_form.run(u, k, None, None, None, 0, 20, 0, 40)
 
 
 @only["torch"]
@@ -167,14 +245,15 @@ def test_the_operator_of_torch():
 
     u, k, d = arguments((2, 20, 6, 20, 3))
     operator = torch.ops.ember_keras.fft_conv
-    torch.library.opcheck(operator.default, (u, k, d, 3, 17, 3))
-    torch.library.opcheck(operator.default, (u.transpose(0, 1), k, None, 0, 2, 0))
+    torch.library.opcheck(operator.default, (u, k, d, None, None, 3, 17, 3))
+    torch.library.opcheck(operator.default, (u, k, d, u.cos(), u.sin(), 0, 20, 0))
+    torch.library.opcheck(operator.default, (u.transpose(0, 1), k, *[None] * 3, 0, 2, 0))
     with pytest.raises(ValueError, match="does not divide the width"):
-        operator(u, k[:, :2].repeat(1, 2), None, 0, 20, 0)
+        operator(u, k[:, :2].repeat(1, 2), *[None] * 3, 0, 20, 0)
     with pytest.raises(ValueError, match="negative"):
-        operator(u, k, None, -1, 20, 0)
+        operator(u, k, *[None] * 3, -1, 20, 0)
     with pytest.raises(TypeError, match="int32"):
-        operator(u.int(), k, None, 0, 20, 0)
+        operator(u.int(), k, *[None] * 3, 0, 20, 0)
 
 
 @only["torch"]
@@ -185,11 +264,13 @@ def test_torch_derivatives_of_both_orders():
 
     tensors = [x.double().requires_grad_() for x in arguments((2, 9, 4, 9, 2))]
 
-    def window(*tensors):
-        return torch_form.run(*tensors, 1, 8, 1, 18)
+    def window(u, k, d, gate_in=None, gate_out=None):
+        return torch_form.run(u, k, d, gate_in, gate_out, 1, 8, 1, 18)
 
-    assert torch.autograd.gradcheck(window, tensors)
-    assert torch.autograd.gradgradcheck(window, tensors)
+    gates = [tensors[0].detach().cos(), tensors[0].detach()[:, 1:].sin()]
+    for given in (tensors, [*tensors, *(gate.requires_grad_() for gate in gates)]):
+        assert torch.autograd.gradcheck(window, given)
+        assert torch.autograd.gradgradcheck(window, given)
 
 
 @only["torch"]
@@ -212,33 +293,47 @@ def test_torch_compile_and_torch_func():
         assert error(got, expected) < 1e-5
 
     def loss(u, k):
-        return torch_form.run(u, k, d, 0, 20, 0, 40).sin().sum()
+        return torch_form.run(u, k, d, None, None, 0, 20, 0, 40).sin().sum()
 
     us = torch.stack([u, 2 * u])
     found = torch.func.vmap(torch.func.grad(loss), (0, None))(us, k)
     for row, got in zip(us, found, strict=True):
         assert error(got.numpy(), torch.func.grad(loss)(row, k).numpy()) < 1e-5
 
+    def with_gates(gate_in, gate_out):
+        return torch_form.run(u, k, d, gate_in, gate_out, 0, 20, 0, 40)
+
+    pairs = us.cos(), us.sin().movedim(0, 2)
+    for axes in ((0, 2), (None, 2)):
+        given = pairs if axes[0] == 0 else (pairs[0][1], pairs[1])
+        found = torch.func.vmap(with_gates, axes)(*given)
+        for at in range(2):
+            gate_in = pairs[0][at if axes[0] == 0 else 1]
+            expected = with_gates(gate_in, pairs[1].movedim(2, 0)[at])
+            assert error(found[at].numpy(), expected.numpy()) < 1e-6
+
 
 @only["tensorflow"]
 @pytest.mark.parametrize("jit", (False, True), ids=("graph", "jit"))
 @pytest.mark.parametrize("batch", (None, 3), ids=("any batch", "one batch"))
-def test_tensorflow_functions_of_both_orders(batch, jit, monkeypatch):
+@pytest.mark.parametrize("gates", (False, True), ids=("no gates", "gates"))
+def test_tensorflow_functions_of_both_orders(gates, batch, jit, monkeypatch):
     import tensorflow as tf
 
     tensors = arguments((3, 20, 6, 20, 3))
+    tensors += gates_of(tensors[0], (gates, gates))
 
     def slopes(*tensors):
         with tf.GradientTape() as outer:
             outer.watch(tensors)
             with tf.GradientTape() as inner:
                 inner.watch(tensors)
-                loss = tf.reduce_sum(tf.sin(run(*tensors)))
+                loss = tf.reduce_sum(tf.sin(gated(*tensors, which=(gates, gates))))
             first = inner.gradient(loss, tensors)
             total = sum(tf.reduce_sum(tf.tanh(x)) for x in first)
         return [*first, *outer.gradient(total, tensors)]
 
-    names = [tf.TensorSpec((batch, 20, 6)), *(tf.TensorSpec(x.shape) for x in tensors[1:])]
+    names = [tf.TensorSpec((batch, 20, 6) if x.shape[0] == 3 else x.shape) for x in tensors]
     monkeypatch.setenv("EMBER_KERNELS", "portable")
     expected = slopes(*tensors)
     monkeypatch.setenv("EMBER_KERNELS", "cpu_fft_conv")
@@ -348,7 +443,7 @@ def test_an_error_of_the_kernel_is_one_of_tensorflow():
 
     u, k, _ = arguments((2, 20, 6, 20, 4))
     with pytest.raises(tf.errors.InvalidArgumentError, match="does not divide the width"):
-        tensorflow_form.run(u, k, None, 0, 20, 0, 40)
+        tensorflow_form.run(u, k, None, None, None, 0, 20, 0, 40)
 
 
 @only["tensorflow"]

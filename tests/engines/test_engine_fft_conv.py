@@ -20,7 +20,7 @@ from engines.support import (
 from keras import ops
 
 from ember_keras import backend
-from ember_keras.ops.engines.fft_conv import fft_conv, naive, parallel
+from ember_keras.ops.engines.fft_conv import fft_conv, fft_conv_state, naive, parallel
 
 OPTIONS = {
     "causal": {},
@@ -99,6 +99,57 @@ def test_any_length_and_any_number_of_taps():
 def test_without_skip():
     u, k, _ = inputs(20, 20)
     assert error(fft_conv(u, k), naive.fft_conv(u, k)) < 2e-6
+
+
+@pytest.mark.parametrize("taps", (40, 4))
+@pytest.mark.parametrize("name", OPTIONS)
+def test_gates(name, taps):
+    u, k, d = inputs(40, taps)
+    gates = [normal(rng(8, each), *u.shape) for each in range(2)]
+    options = options_of(name, 2, 40)
+    named = dict(zip(("gate_in", "gate_out"), gates, strict=True))
+    expected = naive.fft_conv(u, k, d, **named, **options)
+    x = np.multiply(gates[0], u, dtype="float64")
+    y = naive.fft_conv(x, k, d, **options)
+    np.testing.assert_allclose(expected, y * gates[1], rtol=1e-12)
+
+    def gated(u, k, d, gate_in, gate_out):
+        return fft_conv(u, k, d, gate_in=gate_in, gate_out=gate_out, **options)
+
+    if not backend.capabilities().trains:
+        assert error(gated(u, k, d, *gates), expected) < 2e-6
+        return
+    slope = normal(rng(3), *u.shape)
+    found = gradients(gated, "ukdio", (u, k, d, *gates), slope)
+    assert error(found.pop("output"), expected) < 2e-6
+    inner = naive.gradients(x, k, d, slope * gates[1], **options)
+    expected = {"i": inner["u"] * u, "o": slope * y, "k": inner["k"], "d": inner["d"]}
+    for each, value in {**expected, "u": inner["u"] * gates[0]}.items():
+        assert error(found[each], value) < 3e-6, each
+
+
+def test_gates_in_chunks_and_steps():
+    u, k, d = inputs(30, 30)
+    gates = [normal(rng(8, each), *u.shape) for each in range(2)]
+    state, rows = fft_conv_state(2, 5, max_length=30), []
+    for start, stop in ((0, 11), (11, 12), (12, 30)):
+        parts = {
+            name: gate[:, start:stop]
+            for name, gate in zip(("gate_in", "gate_out"), gates, strict=True)
+        }
+        options = {"initial_state": state, "return_state": True, **parts}
+        y, state = fft_conv(u[:, start:stop], k, d, **options)
+        rows.append(backend.to_numpy(y))
+    expected = naive.fft_conv(u, k, d, gate_in=gates[0], gate_out=gates[1])
+    assert error(np.concatenate(rows, axis=1), expected) < 2e-6
+
+
+def test_a_gate_of_another_shape_is_refused():
+    u, k, _ = inputs(20, 20)
+    with pytest.raises(ValueError, match="the T of gate_out = 19; expected 20, as in u"):
+        fft_conv(u, k, gate_out=u[:, 1:])
+    with pytest.raises(ValueError, match="gate_in of shape"):
+        fft_conv(u, k, gate_in=u[0])
 
 
 @trains

@@ -10,8 +10,9 @@ void* forward(Frame* frame) {
     const int threads = int(frame->attributes.number("threads"));
     for (int64_t i = 0; i < call.entries; ++i) {
       const int status =
-          ember_fft_conv_forward(&call.conv, call.at(kU, i), call.at(kK, i), call.at(kD, i), nullptr,
-                                 nullptr, call.at(kY, i), nullptr, 0, threads);
+          ember_fft_conv_forward(&call.conv, call.at(kU, i), call.at(kK, i), call.at(kD, i),
+                                 call.at(kGateIn, i), call.at(kGateOut, i), call.at(kY, i),
+                                 nullptr, 0, threads);
       if (status) return error(frame, ember_fft_conv_error(status));
     }
     return nullptr;
@@ -23,9 +24,9 @@ void* backward(Frame* frame) {
     const int threads = int(frame->attributes.number("threads"));
     for (int64_t i = 0; i < call.entries; ++i) {
       const int status = ember_fft_conv_backward(
-          &call.conv, call.at(kU, i), call.at(kK, i), call.at(kD, i), nullptr, nullptr,
-          call.at(kG, i), call.at(kDu, i), call.at(kDk, i), call.at(kDd, i), nullptr, nullptr,
-          nullptr, 0, threads);
+          &call.conv, call.at(kU, i), call.at(kK, i), call.at(kD, i), call.at(kGateIn, i),
+          call.at(kGateOut, i), call.at(kG, i), call.at(kDu, i), call.at(kDk, i), call.at(kDd, i),
+          call.at(kDgateIn, i), call.at(kDgateOut, i), nullptr, 0, threads);
       if (status) return error(frame, ember_fft_conv_error(status));
     }
     return nullptr;

@@ -51,8 +51,9 @@ void* forward(Frame* frame) {
         frame, call, EMBER_FORWARD, EMBER_WANT_SIGNALS,
         [&](int64_t i, const ember_card& card, void* scratch, int64_t bytes, void* stream) {
           return ember_gpu_fft_conv_forward(&call.conv, &card, call.at(kU, i), call.at(kK, i),
-                                            call.at(kD, i), nullptr, nullptr, call.at(kY, i),
-                                            scratch, bytes, stream);
+                                            call.at(kD, i), call.at(kGateIn, i),
+                                            call.at(kGateOut, i), call.at(kY, i), scratch, bytes,
+                                            stream);
         });
   });
 }
@@ -63,8 +64,9 @@ void* backward(Frame* frame) {
         frame, call, EMBER_BACKWARD, EMBER_WANT_SIGNALS | EMBER_WANT_FILTERS,
         [&](int64_t i, const ember_card& card, void* scratch, int64_t bytes, void* stream) {
           return ember_gpu_fft_conv_backward(
-              &call.conv, &card, call.at(kU, i), call.at(kK, i), call.at(kD, i), nullptr, nullptr,
-              call.at(kG, i), call.at(kDu, i), call.at(kDk, i), call.at(kDd, i), nullptr, nullptr,
+              &call.conv, &card, call.at(kU, i), call.at(kK, i), call.at(kD, i),
+              call.at(kGateIn, i), call.at(kGateOut, i), call.at(kG, i), call.at(kDu, i),
+              call.at(kDk, i), call.at(kDd, i), call.at(kDgateIn, i), call.at(kDgateOut, i),
               scratch, bytes, stream);
         });
   });

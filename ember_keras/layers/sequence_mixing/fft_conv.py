@@ -106,10 +106,9 @@ class FFTConv(SequenceMixer):
             segment_ids=segment_ids,
             return_state=return_state,
             taps=taps,
+            gate_out=None if gate is None else keras.ops.silu(gate),
         )
         y, state = y if return_state else (y, None)
-        if gate is not None:
-            y = keras.ops.silu(gate) * y
         return self.output_projection(y), state
 
     def common(self, time: int) -> dict[str, Any]:

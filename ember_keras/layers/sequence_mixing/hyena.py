@@ -132,12 +132,11 @@ class Hyena(SequenceMixer):
         before = state or {"short": None, "long": [None] * len(self.convolutions)}
         projected, short = run(self.short_convolution, self.input_projection(x), before["short"])
         first, *gates, z = keras.ops.split(projected, self.order + 1, axis=-1)
-        z, long = z * first, []
-        taps = taps or [None] * len(self.convolutions)
+        long, taps = [], taps or [None] * len(self.convolutions)
         rounds = zip(gates, self.convolutions, before["long"], taps, strict=True)
         for gate, convolution, past, k in rounds:
-            z, past = run(convolution, z, past, taps=k)
-            z = gate * z
+            z, past = run(convolution, z, past, taps=k, gate_in=first, gate_out=gate)
+            first = None
             long.append(past)
         return self.output_projection(self._joined(z, x)), {"short": short, "long": long}
 

@@ -39,6 +39,8 @@ class LongConvolution(EmberLayer):
         segment_ids: int tensor `(B, T)`.
         return_state: bool. Gives `(y, state)`.
         taps: what `fresh_taps` returned for this length without a state, or None.
+        gate_in: float tensor `(B, T, D)` that multiplies `x`, or None.
+        gate_out: float tensor `(B, T, D)` that multiplies the output, or None.
 
     Output shape: that of `x`.
     """
@@ -80,6 +82,8 @@ class LongConvolution(EmberLayer):
         segment_ids: Any = None,
         return_state: bool = False,
         taps: Any = None,
+        gate_in: Any = None,
+        gate_out: Any = None,
     ) -> Any:
         if state is None and return_state and self.filter.size is not None:
             state = self.initial_state(keras.ops.shape(x)[0], None)
@@ -94,6 +98,8 @@ class LongConvolution(EmberLayer):
             x,
             k,
             keras.ops.convert_to_tensor(self.skip),
+            gate_in=gate_in,
+            gate_out=gate_out,
             causal=self.causal,
             initial_state=state,
             return_state=return_state,

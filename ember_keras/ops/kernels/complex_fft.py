@@ -118,6 +118,35 @@ def gradients(u, k, d, g, *, start, skip, fft_length):
     return ops.cast(du, kinds[0]), ops.cast(dk, kinds[1]), dd
 
 
+def gated_gradients(u, k, d, gate_in, gate_out, g, *, start, skip, fft_length):
+    """Return the gradients of u, k, d and the gates, as `gradients` does.
+
+    Args:
+        u: as of `gradients`; k and d alike.
+        k: tensor ``(taps, F)``.
+        d: tensor ``(D,)`` or None.
+        gate_in: tensor like u, or None, whose gradient is then None.
+        gate_out: tensor like g, or None, whose gradient is then None.
+        g: tensor ``(B, length, D)``.
+        start: int, as of `parallel.windowed`.
+        skip: int, as of `parallel.windowed`.
+        fft_length: int, what `parallel.windowed` gives a kernel.
+    """
+    kind, numbers = u.dtype, {"start": start, "skip": skip, "fft_length": fft_length}
+    wide = "float64" if "float64" in str(kind) else "float32"
+    u, g = ops.cast(u, wide), ops.cast(g, wide)
+    x, inner, dgate_in, dgate_out = u, g, None, None
+    if gate_in is not None:
+        x = u * ops.cast(gate_in, wide)
+    if gate_out is not None:
+        y = _run(x, k, d, length=int(g.shape[1]), **numbers)
+        dgate_out, inner = ops.cast(g * y, kind), g * ops.cast(gate_out, wide)
+    du, dk, dd = gradients(x, k, d, inner, **numbers)
+    if gate_in is not None:
+        dgate_in, du = ops.cast(du * u, kind), du * ops.cast(gate_in, wide)
+    return ops.cast(du, kind), dk, dd, dgate_in, dgate_out
+
+
 def _spectra(u, k, n):
     fft, filters = _LIBRARY, int(k.shape[1])
     return fft.rfft(by_filter(u, filters), n), fft.rfft(ops.transpose(k), n)[:, None]

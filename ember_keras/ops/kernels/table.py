@@ -78,6 +78,8 @@ class Kernel:
         refuse: function of a `Request` that returns None, or the reason as a sentence.
         run: function of the engine's tensors and options; `docs/engines.md` has its signature.
         about: str, one line.
+        fuses: tuple of str, the options that `run` takes and that other kernels leave to the
+            engine.
     """
 
     name: str
@@ -86,6 +88,7 @@ class Kernel:
     refuse: Callable[[Request], str | None]
     run: Callable[..., Any]
     about: str = ""
+    fuses: tuple[str, ...] = ()
 
 
 class Row(NamedTuple):

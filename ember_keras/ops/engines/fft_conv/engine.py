@@ -101,6 +101,8 @@ def fft_conv(
     k,
     d=None,
     *,
+    gate_in=None,
+    gate_out=None,
     causal=True,
     initial_state=None,
     return_state=False,
@@ -110,6 +112,7 @@ def fft_conv(
     """Convolution along time with filters of any length, one a channel or one for several.
 
     ``y_t = sum_{s >= 0} k_s u_{t-s} + d u_t`` (Hyena, arXiv 2302.10866; S4D, arXiv 2206.11893).
+    With gates u stands for ``gate_in u``, and y is multiplied by `gate_out`, as in Hyena.
     Not causal: ``y_t = sum_s k_s u_{t - (s - c)} + d u_t`` with centre ``c = (taps - 1) // 2``.
     Filters of up to 16 taps are applied by shifts, longer ones by FFT in ``O(T log T)``.
     The arithmetic is float32 for float16, bfloat16 and float32 inputs.
@@ -120,6 +123,8 @@ def fft_conv(
             filter a channel, or divides it: D / F neighbouring channels then share a filter, which
             is transformed once. None after a state that holds its filters, which then gives them.
         d: tensor ``(D,)``, or ``(F,)`` for skips that are shared like the filters, or None.
+        gate_in: tensor ``(B, T, D)`` or None. A state holds what it lets through.
+        gate_out: tensor ``(B, T, D)`` or None. A kernel may apply both where it reads and writes.
         causal: bool.
         initial_state: dict from `fft_conv_state` or an earlier call, or None for an empty past.
             After a past in ``M`` slots only the first `taps_needed` taps count. One position
@@ -182,11 +187,16 @@ def fft_conv(
     run = None
     if segment_ids is not None and time > 1:
         run = cache.runs(segment_ids, placed)
+    gate_in, gate_out = _gate("gate_in", gate_in, u), _gate("gate_out", gate_out, u)
+    gates = {}
+    if placed is None and run is None and not stateful:
+        gates, gate_in, gate_out = {"gate_in": gate_in, "gate_out": gate_out}, None, None
+    u = u if gate_in is None else u * gate_in
     x = u if placed is None else cache.compact(u, placed)
     if initial_state is None and return_state:
         initial_state = cache.make(ops.shape(u)[0], {"input": (width,)}, dtype=u.dtype)
     if initial_state is None:
-        y, state = _fresh(x, k, d, causal, run), None
+        y, state = _fresh(x, k, d, causal, run, **gates), None
     elif isinstance(initial_state, dict) and set(initial_state) == {"window"}:
         y, state = _after_window(x, k, d, initial_state, placed, run)
     else:
@@ -201,7 +211,20 @@ def fft_conv(
     y = ops.cast(y, u.dtype)
     if placed is not None:
         y = cache.uncompact(y, placed)
+    if gate_out is not None:
+        y = y * gate_out
+        y = y if placed is None else cache.keep(y, mask)
     return (y, state) if return_state else y
+
+
+def _gate(name, gate, u):
+    """Return a gate as a tensor like u, or None."""
+    if gate is None:
+        return None
+    gate = checks.floating(name, gate, "(B, T, D)")
+    for axis, letter in enumerate("BTD"):
+        checks.same(f"the {letter} of {name}", gate.shape[axis], u.shape[axis], "u")
+    return ops.cast(gate, u.dtype)
 
 
 def _check_filters(k, width, of):
@@ -215,11 +238,11 @@ def _check_filters(k, width, of):
         )
 
 
-def _fresh(x, k, d, causal, run):
+def _fresh(x, k, d, causal, run, **gates):
     time, taps = int(x.shape[1]), int(k.shape[0])
     center = 0 if causal else (taps - 1) // 2
     if run is None:
-        return parallel.windowed(x, k, center, time, d)
+        return parallel.windowed(x, k, center, time, d, **gates)
     y = parallel.segmented(x, k[center : center + time], run)
     if center:
         # What comes from later positions: the same, backwards, without the centre tap.

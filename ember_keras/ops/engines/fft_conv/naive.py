@@ -8,6 +8,8 @@ def fft_conv(
     k,
     d=None,
     *,
+    gate_in=None,
+    gate_out=None,
     causal=True,
     initial_state=None,
     return_state=False,
@@ -16,6 +18,8 @@ def fft_conv(
 ):
     """See `ember_keras.ops.engines.fft_conv.fft_conv`; the state is that of a growing history."""
     u, k = np.asarray(u, np.float64), np.asarray(k, np.float64)
+    u = u if gate_in is None else u * np.asarray(gate_in, np.float64)
+    gate_out = np.ones_like(u) if gate_out is None else np.asarray(gate_out, np.float64)
     batch, time, width = u.shape
     d = np.zeros(width) if d is None else np.asarray(d, np.float64)
     # Neighbouring channels share a filter, and a skip weight, where there are fewer of them.
@@ -47,6 +51,7 @@ def fft_conv(
             s = place - np.arange(len(tokens)) + center
             reached = (s >= 0) & (s < taps) & (runs == runs[place])
             y[b, t] = np.sum(k[s[reached]] * tokens[reached], axis=0) + d * u[b, t]
+            y[b, t] *= gate_out[b, t]
         kept.append([tokens[j] for j in range(len(tokens)) if runs[j] == run])
     if not return_state:
         return y

@@ -37,8 +37,10 @@ def fft_length(least):
     return best
 
 
-def windowed(u, k, start, length, d=None, skip=0):
+def windowed(u, k, start, length, d=None, skip=0, gate_in=None, gate_out=None):
     """Return ``y_t = sum_s k_s u_{t-s}`` for ``start <= t < start + length``.
+
+    With gates the signal is ``gate_in u``, and the result is multiplied by `gate_out`.
 
     This is the one place where a kernel may take over.
 
@@ -49,6 +51,8 @@ def windowed(u, k, start, length, d=None, skip=0):
         length: int >= 1.
         d: tensor ``(D,)`` or None: ``d u_{skip + j}`` is added to the j-th output.
         skip: int.
+        gate_in: tensor ``(B, N, D)`` in u's dtype, or None.
+        gate_out: tensor ``(B, length, D)`` in u's dtype, or None.
 
     Returns:
         ``(B, length, D)``, float32 or float64.
@@ -62,15 +66,25 @@ def windowed(u, k, start, length, d=None, skip=0):
         kernel = kernels.choose(request)
         if kernel is not None:
             options = {"start": start, "length": length, "skip": skip, "fft_length": n}
-            return checks.wide(kernel.run(u, k, d, **options))
+            if "gate_in" in kernel.fuses:
+                options |= {"gate_in": gate_in, "gate_out": gate_out}
+                return checks.wide(kernel.run(u, k, d, **options))
+            u = u if gate_in is None else u * gate_in
+            return _gated(checks.wide(kernel.run(u, k, d, **options)), gate_out)
     u, k = checks.wide(u), checks.wide(k)
+    u = _gated(u, gate_in)
     if low >= high:
         y = ops.zeros_like(ops.repeat(u[:, :1], length, axis=1))
     elif high - low <= SHORT:
         y = _shifted(u, repeated(k, int(u.shape[2])), start, length)
     else:
         y = _transformed(u, k, start, length, n)
-    return y if d is None else y + u[:, skip : skip + length] * checks.wide(d)
+    y = y if d is None else y + u[:, skip : skip + length] * checks.wide(d)
+    return _gated(y, gate_out)
+
+
+def _gated(x, gate):
+    return x if gate is None else x * checks.wide(gate)
 
 
 def segmented(u, k, runs):

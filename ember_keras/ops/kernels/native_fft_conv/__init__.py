@@ -46,8 +46,11 @@ def _refusal(missing, device, dtypes):
     return refuse
 
 
-def _run(u, k, d, *, start, length, skip, fft_length):
-    return _FORM.run(u, k, d, start, length, skip, fft_length)
+def _run(u, k, d, *, start, length, skip, fft_length, gate_in, gate_out):
+    return _FORM.run(u, k, d, gate_in, gate_out, start, length, skip, fft_length)
+
+
+_GATES = ("gate_in", "gate_out")
 
 
 register(
@@ -58,6 +61,7 @@ register(
         _refusal(_REASON, "cpu", (*_FLOATS, "float64")),
         _run,
         "C++ on the processor" + ("." if _LIBRARY is None else f", compiled for {_LIBRARY.isa()}."),
+        _GATES,
     ),
     first=True,
 )
@@ -69,6 +73,7 @@ register(
         _refusal(library.load_gpu()[1], "cuda", _FLOATS),
         _run,
         "CUDA C++, tested on its twin on the processor; no graphics card has run it yet.",
+        _GATES,
     ),
     first=True,
 )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ember_keras.cuda import library
-from ember_keras.ops.kernels.complex_fft import gradients
+from ember_keras.ops.kernels.complex_fft import gated_gradients
 
 FORWARD, BACKWARD = "ember_keras_fft_conv", "ember_keras_fft_conv_backward"
 
@@ -19,52 +19,54 @@ for _PLATFORM, _LIBRARY in {"cpu": library.load()[0], "CUDA": library.load_gpu()
             jax.ffi.register_ffi_target(_NAME, jax.ffi.pycapsule(_HANDLER), platform=_PLATFORM)
 
 
-def run(u, k, d, start, length, skip, fft_length):
+def run(u, k, d, gate_in, gate_out, start, length, skip, fft_length):
     """Return the window ``[start, start + length)`` of the convolution, as `parallel.windowed`."""
     k = k.astype(u.dtype if u.dtype == jnp.float64 else jnp.float32)
     d = None if d is None else d.astype(k.dtype)
-    return _convolution(u, k, d, start, length, skip, fft_length)
+    return _convolution(u, k, d, gate_in, gate_out, start, length, skip, fft_length)
 
 
 def _call(name, inputs, like, start, skip):
+    """Call a handler on its inputs, of which the last three may be None: d and the gates."""
     given = [x for x in inputs if x is not None]
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in like if x is not None]
     call = jax.ffi.ffi_call(name, shapes, vmap_method="expand_dims")
-    return call(*given, **_attributes(inputs[-1], start, skip))
+    numbers = {"start": start, "skip": skip, "threads": library.cores()}
+    numbers |= {which: x is not None for which, x in zip(_MAY_BE, inputs[-3:], strict=True)}
+    return call(*given, **{which: np.int64(value) for which, value in numbers.items()})
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5, 6))
-def _convolution(u, k, d, start, length, skip, fft_length):
+_MAY_BE = ("skips", "gates_in", "gates_out")
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7, 8))
+def _convolution(u, k, d, gate_in, gate_out, start, length, skip, fft_length):
     y = jax.ShapeDtypeStruct((u.shape[0], length, u.shape[2]), u.dtype)
-    return _call(FORWARD, (u, k, d), [y], start, skip)[0]
+    return _call(FORWARD, (u, k, d, gate_in, gate_out), [y], start, skip)[0]
 
 
-def _forward(u, k, d, *numbers):
-    return _convolution(u, k, d, *numbers), (u, k, d)
+def _forward(*arguments):
+    return _convolution(*arguments), arguments[:5]
 
 
 def _backward(start, length, skip, fft_length, kept, g):
     return _gradients(*kept, g, start, skip, fft_length)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
-def _gradients(u, k, d, g, start, skip, fft_length):
-    found = _call(BACKWARD, (u, k, g, d), (u, k, d), start, skip)
-    return (*found, None) if d is None else tuple(found)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(6, 7, 8))
+def _gradients(u, k, d, gate_in, gate_out, g, start, skip, fft_length):
+    like = (u, k, d, gate_in, gate_out)
+    found = iter(_call(BACKWARD, (u, k, g, d, gate_in, gate_out), like, start, skip))
+    return tuple(None if x is None else next(found) for x in like)
 
 
-def _forward_again(u, k, d, g, *numbers):
-    return _gradients(u, k, d, g, *numbers), (u, k, d, g)
+def _forward_again(*arguments):
+    return _gradients(*arguments), arguments[:6]
 
 
 def _backward_again(start, skip, fft_length, kept, cotangents):
-    plain = functools.partial(gradients, start=start, skip=skip, fft_length=fft_length)
+    plain = functools.partial(gated_gradients, start=start, skip=skip, fft_length=fft_length)
     return jax.vjp(plain, *kept)[1](cotangents)
-
-
-def _attributes(d, start, skip):
-    numbers = {"start": start, "skip": skip, "skips": d is not None, "threads": library.cores()}
-    return {name: np.int64(value) for name, value in numbers.items()}
 
 
 _convolution.defvjp(_forward, _backward)

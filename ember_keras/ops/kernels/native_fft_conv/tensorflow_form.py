@@ -10,7 +10,7 @@ import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla as tf_xla
 
 from ember_keras.cuda import library, xla
-from ember_keras.ops.kernels.complex_fft import gradients
+from ember_keras.ops.kernels.complex_fft import gated_gradients
 from ember_keras.ops.kernels.gradient import with_gradient
 
 FORWARD, BACKWARD = "ember_keras_fft_conv", "ember_keras_fft_conv_backward"
@@ -39,40 +39,45 @@ REASON = _register()
 """Why TensorFlow can't call the kernel, in a sentence, or None where it can."""
 
 
-def run(u, k, d, start, length, skip, fft_length):
+def run(u, k, d, gate_in, gate_out, start, length, skip, fft_length):
     """Return the window ``[start, start + length)`` of the convolution, as `parallel.windowed`."""
     k = tf.cast(k, tf.float64 if u.dtype == tf.float64 else tf.float32)
-    skips = () if d is None else (tf.cast(d, k.dtype),)
+    every = (u, k, None if d is None else tf.cast(d, k.dtype), gate_in, gate_out)
+    there = [x is not None for x in every]
+    given = [x for x in every if x is not None]
+    numbers = {"start": start, "skip": skip, "threads": _threads()}
+    numbers |= dict(zip(("skips", "gates_in", "gates_out"), map(int, there[2:]), strict=True))
 
-    def forward(u, k, *skips):
+    def forward(u, k, *more):
         y = tf.TensorSpec((u.shape[0], length, u.shape[2]), u.dtype)
-        return _call(FORWARD, (u, k, *skips), [y], start, skip)[0], ()
+        return _call(FORWARD, (u, k, *more), [y], numbers)[0], ()
 
     def backward(inputs, _, g):
-        u, k, *skips = inputs
-        return slopes(u, k, g, *skips)
+        u, k, *more = inputs
+        return slopes(u, k, g, *more)
 
-    def backward_forward(u, k, g, *skips):
-        like = [tf.TensorSpec(x.shape, x.dtype) for x in (u, k, *skips)]
-        return tuple(_call(BACKWARD, (u, k, g, *skips), like, start, skip)), ()
+    def backward_forward(u, k, g, *more):
+        like = [tf.TensorSpec(x.shape, x.dtype) for x in (u, k, *more)]
+        return tuple(_call(BACKWARD, (u, k, g, *more), like, numbers)), ()
 
     def backward_backward(inputs, _, cotangents):
         with tf.GradientTape() as tape:
             tape.watch(inputs)
-            u, k, g, *skips = inputs
-            d = skips[0] if skips else None
-            found = gradients(u, k, d, g, start=start, skip=skip, fft_length=fft_length)
-        return tape.gradient(found[: len(cotangents)], inputs, cotangents)
+            u, k, g, *more = inputs
+            more = iter(more)
+            arguments = [u, k, *(next(more) if has else None for has in there[2:])]
+            where = {"start": start, "skip": skip, "fft_length": fft_length}
+            found = gated_gradients(*arguments, g, **where)
+            found = [x for x, has in zip(found, there, strict=True) if has]
+        return tape.gradient(found, inputs, cotangents)
 
-    saved = tuple(range(3 + len(skips)))
+    saved = tuple(range(1 + len(given)))
     slopes = with_gradient(backward_forward, backward_backward, saved=saved)
-    return with_gradient(forward, backward, saved=saved[:-1])(u, k, *skips)
+    return with_gradient(forward, backward, saved=saved[:-1])(*given)
 
 
-def _call(name, inputs, like, start, skip):
-    """Call a handler on tensors, of which the first alone may have an unknown batch."""
-    skips = len(inputs) - (3 if name == BACKWARD else 2)
-    numbers = {"start": start, "skip": skip, "skips": skips, "threads": _threads()}
+def _call(name, inputs, like, numbers):
+    """Call a handler on tensors, whose batch alone may be unknown."""
     return tf_xla.call_module(
         inputs,
         version=VERSION,

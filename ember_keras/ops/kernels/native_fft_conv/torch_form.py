@@ -5,7 +5,7 @@ import ctypes
 import torch
 
 from ember_keras.cuda import library
-from ember_keras.ops.kernels.complex_fft import gradients
+from ember_keras.ops.kernels.complex_fft import gated_gradients
 from ember_keras.ops.kernels.gradient import with_gradient
 
 _LIBRARY = library.load()[0]
@@ -19,83 +19,96 @@ _DTYPES = {
 }
 
 
-def run(u, k, d, start, length, skip, fft_length):
+def run(u, k, d, gate_in, gate_out, start, length, skip, fft_length):
     """Return the window ``[start, start + length)`` of the convolution, as `parallel.windowed`."""
     k = k.to(_kind(u.dtype))
-    filters = (k,) if d is None else (k, d.to(k.dtype))
+    every = (u, k, d if d is None else d.to(k.dtype), gate_in, gate_out)
+    there = [x is not None for x in every]
 
-    def forward(u, k, d=None):
-        return _OPERATORS.fft_conv(u, k, d, start, length, skip), ()
+    def spread(given):
+        """Return the five arguments, None where one is not there."""
+        return [given[sum(there[:at])] if has else None for at, has in enumerate(there)]
 
-    def backward(inputs, _, g):
-        u, k, d = (*inputs, None)[:3]
+    def forward(*given):
+        return _OPERATORS.fft_conv(*spread(given), start, length, skip), ()
+
+    def backward(given, _, g):
+        arguments = spread(given)
         if torch.is_grad_enabled():  # A gradient of this gradient is asked for.
-            found = gradients(u, k, d, g, start=start, skip=skip, fft_length=fft_length)
+            numbers = {"start": start, "skip": skip, "fft_length": fft_length}
+            found = gated_gradients(*arguments, g, **numbers)
         else:
-            found = _OPERATORS.fft_conv_backward(g, u, k, d, start, skip)
-        return found[: len(inputs)]
+            found = _OPERATORS.fft_conv_backward(g, *arguments, start, skip)
+        return tuple(x for x, has in zip(found, there, strict=True) if has)
 
-    return with_gradient(forward, backward, saved=tuple(range(1 + len(filters))))(u, *filters)
+    given = [x for x in every if x is not None]
+    return with_gradient(forward, backward, saved=tuple(range(len(given))))(*given)
 
 
 def _kind(dtype):
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-_CALL = "Tensor u, Tensor k, Tensor? d, int start"
+_CALL = "Tensor u, Tensor k, Tensor? d, Tensor? gate_in, Tensor? gate_out, int start"
 torch.library.define("ember_keras::fft_conv", f"({_CALL}, int length, int skip) -> Tensor")
 torch.library.define(
-    "ember_keras::fft_conv_backward", f"(Tensor g, {_CALL}, int skip) -> (Tensor, Tensor, Tensor)"
+    "ember_keras::fft_conv_backward",
+    f"(Tensor g, {_CALL}, int skip) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 _OPERATORS = torch.ops.ember_keras
 
 
 @torch.library.impl("ember_keras::fft_conv", "cpu")
-def _fft_conv(u, k, d, start, length, skip):
-    conv, tensors = _forward(u, k, d, start, length, skip)
+def _fft_conv(u, k, d, gate_in, gate_out, start, length, skip):
+    conv, tensors = _forward(u, k, d, gate_in, gate_out, start, length, skip)
     addresses = map(_address, tensors)
     _check(_LIBRARY.run_forward(conv, *addresses, None, 0, torch.get_num_threads()))
     return tensors[-1]
 
 
 @torch.library.impl("ember_keras::fft_conv_backward", "cpu")
-def _fft_conv_backward(g, u, k, d, start, skip):
-    conv, tensors, found = _backward(g, u, k, d, start, skip)
+def _fft_conv_backward(g, u, k, d, gate_in, gate_out, start, skip):
+    conv, tensors, found = _backward(g, u, k, d, gate_in, gate_out, start, skip)
     addresses = map(_address, tensors)
     _check(_LIBRARY.run_backward(conv, *addresses, None, 0, torch.get_num_threads()))
     return found
 
 
 @torch.library.impl("ember_keras::fft_conv", "cuda")
-def _fft_conv_cuda(u, k, d, start, length, skip):
-    conv, tensors = _forward(u, k, d, start, length, skip)
+def _fft_conv_cuda(u, k, d, gate_in, gate_out, start, length, skip):
+    conv, tensors = _forward(u, k, d, gate_in, gate_out, start, length, skip)
     _launch(_GPU.forward, conv, tensors, backward=False)
     return tensors[-1]
 
 
 @torch.library.impl("ember_keras::fft_conv_backward", "cuda")
-def _fft_conv_backward_cuda(g, u, k, d, start, skip):
-    conv, tensors, found = _backward(g, u, k, d, start, skip)
+def _fft_conv_backward_cuda(g, u, k, d, gate_in, gate_out, start, skip):
+    conv, tensors, found = _backward(g, u, k, d, gate_in, gate_out, start, skip)
     _launch(_GPU.backward, conv, tensors, backward=True)
     return found
 
 
-def _forward(u, k, d, start, length, skip):
+def _forward(u, k, d, gate_in, gate_out, start, length, skip):
     """Return the call's structure and its tensors in the order of the C interface, y last."""
     y = u.new_empty(u.shape[0], length, u.shape[2])
-    conv = _describe(u, k, start, length, skip)
+    conv = _describe(u, k, gate_in, gate_out, start, length, skip)
     conv.y = _strides(y)
-    return conv, (u, k, None if d is None else d.contiguous(), None, None, y)
+    return conv, (u, k, None if d is None else d.contiguous(), gate_in, gate_out, y)
 
 
-def _backward(g, u, k, d, start, skip):
+def _backward(g, u, k, d, gate_in, gate_out, start, skip):
     """Return the call's structure, its tensors in the order of the C interface, the gradients."""
-    du, dk, dd = found = _gradients(u, k, d)
-    conv = _describe(u, k, start, g.shape[1], skip)
-    conv.g, conv.du = _strides(g), _strides(du)
-    conv.dk_tap, conv.dk_filter = dk.stride()
-    d, dd = (None, None) if d is None else (d.contiguous(), dd)
-    return conv, (u, k, d, None, None, g, du, dk, dd, None, None), found
+    found = _gradients(u, k, d, gate_in, gate_out)
+    conv = _describe(u, k, gate_in, gate_out, start, g.shape[1], skip)
+    conv.g, conv.du = _strides(g), _strides(found[0])
+    conv.dk_tap, conv.dk_filter = found[1].stride()
+    if gate_in is not None:
+        conv.dgate_in = _strides(found[3])
+    if gate_out is not None:
+        conv.dgate_out = _strides(found[4])
+    inputs = (u, k, d if d is None else d.contiguous(), gate_in, gate_out)
+    wanted = (None if x is None else dx for x, dx in zip(inputs, found, strict=True))
+    return conv, (*inputs, g, *wanted), found
 
 
 def _launch(function, conv, tensors, backward):
@@ -110,35 +123,47 @@ def _launch(function, conv, tensors, backward):
 
 
 @torch.library.register_fake("ember_keras::fft_conv")
-def _(u, k, d, start, length, skip):
+def _(u, k, d, gate_in, gate_out, start, length, skip):
     return u.new_empty(u.shape[0], length, u.shape[2])
 
 
 @torch.library.register_fake("ember_keras::fft_conv_backward")
-def _(g, u, k, d, start, skip):
-    return _gradients(u, k, d)
+def _(g, u, k, d, gate_in, gate_out, start, skip):
+    return _gradients(u, k, d, gate_in, gate_out)
 
 
 @torch.library.register_vmap("ember_keras::fft_conv")
-def _(info, axes, u, k, d, start, length, skip):
+def _(info, axes, u, k, d, gate_in, gate_out, start, length, skip):
+    inputs = (u, k, d, gate_in, gate_out)
     if axes[1] is None and axes[2] is None:
-        u = u.movedim(axes[0], 0)
-        y = _OPERATORS.fft_conv(u.flatten(0, 1), k, d, start, length, skip)
-        return y.unflatten(0, u.shape[:2]), 0
-    each = _entries((u, k, d), axes, info.batch_size)
+        count = info.batch_size
+        u, gate_in, gate_out = (_as_batch(inputs[at], axes[at], count) for at in (0, 3, 4))
+        y = _OPERATORS.fft_conv(u, k, d, gate_in, gate_out, start, length, skip)
+        return y.unflatten(0, (count, -1)), 0
+    each = _entries(inputs, axes, info.batch_size)
     return torch.stack([_OPERATORS.fft_conv(*x, start, length, skip) for x in each]), 0
 
 
 @torch.library.register_vmap("ember_keras::fft_conv_backward")
-def _(info, axes, g, u, k, d, start, skip):
-    each = _entries((g, u, k, d), axes, info.batch_size)
+def _(info, axes, g, u, k, d, gate_in, gate_out, start, skip):
+    each = _entries((g, u, k, d, gate_in, gate_out), axes, info.batch_size)
     found = [_OPERATORS.fft_conv_backward(*x, start, skip) for x in each]
-    return tuple(torch.stack(x) for x in zip(*found, strict=True)), (0, 0, 0)
+    return tuple(torch.stack(x) for x in zip(*found, strict=True)), (0, 0, 0, 0, 0)
 
 
-def _gradients(u, k, d):
-    """Return room for the gradients of u, k and d; that of a d of None is empty."""
-    return u.new_empty(u.shape), k.new_empty(k.shape), k.new_empty(0 if d is None else u.shape[2])
+def _gradients(u, k, d, gate_in, gate_out):
+    """Return room for the gradients; that of what is None is empty."""
+    dd = k.new_empty(0 if d is None else u.shape[2])
+    gates = (u.new_empty((0,) if gate is None else gate.shape) for gate in (gate_in, gate_out))
+    return u.new_empty(u.shape), k.new_empty(k.shape), dd, *gates
+
+
+def _as_batch(x, axis, count):
+    """Return a signal of a vmap with the axis that it maps over as a part of the batch."""
+    if x is None:
+        return None
+    x = x.expand(count, *x.shape) if axis is None else x.movedim(axis, 0)
+    return x.flatten(0, 1)
 
 
 def _entries(tensors, axes, count):
@@ -150,7 +175,7 @@ def _entries(tensors, axes, count):
     return zip(*columns, strict=True)
 
 
-def _describe(u, k, start, length, skip):
+def _describe(u, k, gate_in, gate_out, start, length, skip):
     conv = library.Convolution(version=library.VERSION, start=start, length=length, skip=skip)
     for x in (u, k):
         if x.dtype not in _DTYPES:
@@ -160,6 +185,10 @@ def _describe(u, k, start, length, skip):
     conv.taps, conv.filters = k.shape
     conv.k_tap, conv.k_filter = k.stride()
     conv.u = _strides(u)
+    if gate_in is not None:
+        conv.gate_in = _strides(gate_in)
+    if gate_out is not None:
+        conv.gate_out = _strides(gate_out)
     return conv
 
 
