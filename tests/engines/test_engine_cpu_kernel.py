@@ -17,12 +17,13 @@ pytestmark = [
         kernels.table.device_of(ops.zeros(())) != "cpu", reason="it runs on processors"
     ),
     pytest.mark.skipif(
-        backend.name() not in ("numpy", "torch", "jax"), reason="it runs on numpy, torch and jax"
+        backend.name() not in ("numpy", "torch", "jax", "mlx"),
+        reason="it runs on numpy, torch, jax and mlx",
     ),
 ]
 only = {
     name: pytest.mark.skipif(backend.name() != name, reason=f"concerns {name} only")
-    for name in ("jax", "torch")
+    for name in ("jax", "mlx", "torch")
 }
 SIZES = [(2, 40, 12, 40, 12), (3, 37, 5, 53, 1), (1, 64, 32, 20, 8), (2, 1, 3, 9, 3)]
 """B, T, D, taps, F."""
@@ -158,6 +159,93 @@ def test_an_error_of_the_kernel_is_one_of_python():
     u, k, _ = arguments((2, 20, 6, 20, 4))
     with pytest.raises(jax.errors.JaxRuntimeError, match="does not divide the width"):
         jax_form.run(u, k, None, 0, 20, 0, 40)
+
+
+@only["mlx"]
+def test_mlx_transformations(monkeypatch):
+    import mlx.core as mx
+
+    monkeypatch.setenv("EMBER_KERNELS", "cpu_fft_conv")
+    u, k, d = arguments((2, 20, 6, 20, 3))
+    us, ks = mx.stack([u, 2 * u, -u]), mx.stack([k, k + 1, 2 * k])
+
+    def loss(u, k):
+        return mx.sum(mx.sin(run(u, k, d)))
+
+    slope = mx.grad(loss, (0, 1))
+    for axes in ((0, 0), (0, None), (None, 0)):
+        rows = [
+            (u if axes[0] is None else us[i], k if axes[1] is None else ks[i]) for i in range(3)
+        ]
+        given = (u if axes[0] is None else us, k if axes[1] is None else ks)
+        expected = [mx.stack(each) for each in zip(*(slope(*row) for row in rows), strict=True)]
+        for got, right in zip(mx.compile(mx.vmap(slope, axes))(*given), expected, strict=True):
+            assert error(got, np.array(right)) < 1e-6
+        values = mx.vmap(lambda u, k: run(u, k, d), axes)
+        right = np.array(mx.stack([run(*row, d) for row in rows]))
+        assert error(values(*given), right) < 1e-6
+        total = mx.grad(lambda *x: mx.sum(mx.sin(values(*x))), (0, 1))(*given)  # noqa: B023
+        for got, right, axis in zip(total, expected, axes, strict=True):
+            assert error(got, np.array(right if axis == 0 else mx.sum(right, 0))) < 1e-5
+
+
+@only["mlx"]
+@pytest.mark.parametrize("at", ((0,), (1,), (2,), (0, 1, 2)))
+def test_mlx_derivatives_of_second_order(at, monkeypatch):
+    """Beside those of sums of shifted signals, which mlx differentiates by itself."""
+    import mlx.core as mx
+
+    monkeypatch.setenv("EMBER_KERNELS", "cpu_fft_conv")
+
+    def shifted(u, k, d):
+        k = mx.repeat(k, u.shape[2] // k.shape[1], axis=1)
+        past = [mx.pad(u[:, : u.shape[1] - s], ((0, 0), (s, 0), (0, 0))) for s in range(20)]
+        return u * d + sum(x * k[s] for s, x in enumerate(past))
+
+    def second(form):
+        def norm(*tensors):
+            slopes = mx.grad(lambda *x: mx.sum(mx.tanh(form(*x))), at)(*tensors)
+            return sum(mx.sum(mx.tanh(x)) for x in slopes)
+
+        return mx.grad(norm, (0, 1, 2))
+
+    tensors = arguments((2, 20, 6, 23, 3))
+    for got, right in zip(
+        mx.compile(second(run))(*tensors), second(shifted)(*tensors), strict=True
+    ):
+        assert error(got, np.array(right)) < 1e-5
+
+
+@only["mlx"]
+def test_the_primitive_of_mlx():
+    import mlx.core as mx
+
+    from ember_keras.ops.kernels.native_fft_conv import mlx_form
+
+    u, k, d = arguments((2, 20, 6, 20, 3))
+    turned = mlx_form.run(mx.transpose(u, (1, 0, 2)), k, d, 0, 2, 0, 40)  # read where it lies
+    assert error(turned, np.array(run(mx.contiguous(mx.transpose(u, (1, 0, 2))), k, d))) < 1e-6
+    with pytest.raises(ValueError, match="does not divide the width"):
+        mlx_form.run(u, mx.ones((3, 4)), None, 0, 20, 0, 40)
+    with pytest.raises(ValueError, match="negative"):
+        mlx_form.run(u, k, None, -1, 20, 0, 40)
+    with pytest.raises(ValueError, match="floating point"):
+        mlx_form.run(u.astype(mx.int32), k, None, 0, 20, 0, 40)
+    with pytest.raises(ValueError, match=r"expected d \(D,\)"):
+        mlx_form.run(u, k, d[:3], 0, 20, 0, 40)
+
+
+@only["mlx"]
+def test_a_binding_of_another_mlx_is_not_loaded(monkeypatch, tmp_path):
+    from ember_keras.cuda import build
+    from ember_keras.ops.kernels.native_fft_conv import mlx_form
+
+    monkeypatch.setattr(build, "HERE", tmp_path)
+    assert "has yet to be built. Run" in mlx_form._load()[1]
+    (tmp_path / build.mlx_name("0.30.0")).write_text("")
+    assert "was built for another mlx or Python" in mlx_form._load()[1]
+    (tmp_path / build.mlx_name(mlx_form.mx.__version__)).write_text("")
+    assert "can't be loaded" in mlx_form._load()[1]
 
 
 @only["torch"]

@@ -1,7 +1,8 @@
 """The long convolution's C++ and CUDA kernels in the kernel table.
 
 The kernels are in `ember_keras/cuda`; here is when they run, and how each backend reaches them:
-torch by custom operators, jax by a custom call of XLA, numpy by a call on its arrays.
+torch by custom operators, jax by a custom call of XLA, mlx by a primitive, numpy by a call on its
+arrays.
 """
 
 import importlib
@@ -12,6 +13,7 @@ from ember_keras.ops.kernels.table import Kernel, register
 
 _FORMS = {
     "jax": "jax_form",
+    "mlx": "mlx_form",
     "numpy": "array_form",
     "torch": "torch_form",
 }
@@ -20,6 +22,7 @@ _FORM = None
 if backend.name() in _FORMS:
     _FORM = importlib.import_module(f"{__name__}.{_FORMS[backend.name()]}")
 _LIBRARY, _REASON = library.load()
+_REASON = getattr(_FORM, "REASON", _REASON)  # mlx has a library of its own beside that one.
 
 _FLOATS = ("float16", "bfloat16", "float32")
 
