@@ -3,9 +3,9 @@
 No Apple GPU has run it. The tests compile the same text as C++ and run it on the processor, on the
 twin of the CUDA kernel.
 
-Real polynomials modulo ``x^{2n} + 1`` are complex ones modulo ``x^n - i``. A threadgroup holds the n
-points of a few neighbouring channels in its memory; ``x^m - w^2`` is split into ``x^{m/2} - w`` and
-``x^{m/2} + w`` until the factors are linear, two levels a pass, and joined in the same order.
+Real polynomials modulo ``x^{2n} + 1`` are complex ones modulo ``x^n - i``. A threadgroup holds the
+n points of a few neighbouring channels in its memory; ``x^m - w^2`` is split into ``x^{m/2} - w``
+and ``x^{m/2} + w`` until the factors are linear, two levels a pass, and joined in the same order.
 Threads meet between passes alone: outside them a thread keeps to its own points, every THREADS-th,
 which are those of its part of the first pass, and of the last one back, too.
 Signals lie in slots: slot j is the real part of point j, slot j + n the imaginary part.
@@ -18,6 +18,8 @@ import numpy as np
 MOST_POINTS = 4096
 """Complex numbers in the 32 KB of threadgroup memory that every Apple GPU has."""
 MOST_CHANNELS, MOST_THREADS, LEAST_POINTS = 32, 256, 16
+POSITIONS = ("thread_position_in_threadgroup", "threadgroup_position_in_grid")
+"""What the kernels ask of where a thread is: mlx hands over what the text names."""
 
 HEADER = """
 inline float2 ember_product(float2 a, float2 b) {
@@ -46,7 +48,8 @@ inline void ember_split(threadgroup float2* tile, const device float* roots, int
     const int stride = N / blocks / 4 * C;
     for (int i = thread; i < N / 4 * C; i += THREADS) {
       const int block = i / stride, at = i + 3 * block * stride;
-      const float2 w = ember_root(roots, blocks + block), v = ember_root(roots, 2 * (blocks + block));
+      const float2 w = ember_root(roots, blocks + block);
+      const float2 v = ember_root(roots, 2 * (blocks + block));
       const float2 a = tile[at], b = tile[at + stride];
       const float2 c = ember_product(w, tile[at + 2 * stride]);
       const float2 d = ember_product(w, tile[at + 3 * stride]);
@@ -106,8 +109,9 @@ for (int i = thread; i < {tile}; i += {THREADS}) {{
   float2 value = float2(0.0f, 0.0f);
   if (lane < {lanes}) {{
     const size_t first = size_t({batch}) * size_t({size}) * size_t({width}) + size_t({channel});
-    if (low >= 0 && low < {size}) value.x = float({x}[first + size_t(low) * size_t({width})]);
-    if (high >= 0 && high < {size}) value.y = float({x}[first + size_t(high) * size_t({width})]);
+    const size_t step = size_t({width});
+    if (low >= 0 && low < {size}) value.x = float({x}[first + size_t(low) * step]);
+    if (high >= 0 && high < {size}) value.y = float({x}[first + size_t(high) * step]);
   }}
   tile[i] = value;
 }}
@@ -118,8 +122,9 @@ for (int i = thread; i < {tile}; i += {THREADS}) {{
   if (lane < {width}) {{
     const float2 value = tile[i];
     const size_t first = size_t({batch}) * size_t({size}) * size_t({width}) + size_t(lane);
-    if (low >= 0 && low < {size}) y[first + size_t(low) * size_t({width})] = OUT(value.x * {scale});
-    if (high >= 0 && high < {size}) y[first + size_t(high) * size_t({width})] = OUT(value.y * {scale});
+    const size_t step = size_t({width});
+    if (low >= 0 && low < {size}) y[first + size_t(low) * step] = OUT(value.x * {scale});
+    if (high >= 0 && high < {size}) y[first + size_t(high) * step] = OUT(value.y * {scale});
   }}
 }}
 """

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ember_keras.cuda import build
+from ember_keras.cuda import build, metal
 
 HERE = Path(__file__).parent
 OPTIONS = ("-std=c++17", "-O1", "-Wall", "-Wextra", "-fPIC", f"-I{build.HERE}")
@@ -80,8 +80,8 @@ class MetalTwin:
             f"({each.rpartition(' ')[0]})pointers[{i}]"
             for i, each in enumerate((*inputs, *outputs))
         ]
-        attributes = ["thread_position_in_threadgroup", "threadgroup_position_in_grid"]
-        parameters = ", ".join((*inputs, *outputs, *(f"uint3 {each}" for each in attributes)))
+        positions = (f"uint3 {each}" for each in metal.POSITIONS)
+        parameters = ", ".join((*inputs, *outputs, *positions))
         path = self.folder / f"{name}_{len(self.programs)}.cpp"
         path.write_text(
             f'#include "words.h"\n{header}\n'

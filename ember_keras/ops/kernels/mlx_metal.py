@@ -5,12 +5,16 @@ import mlx.core as mx
 from ember_keras.cuda import metal
 from ember_keras.ops.kernels.gradient import with_gradient
 
-_INPUTS = {
+INPUTS = {
     "spectrum": ["x", "roots", "sizes"],
     "convolve": ["x", "spectrum", "roots", "sizes"],
     "correlate": ["x", "spectrum", "roots", "sizes"],
     "filters": ["x", "g", "roots", "sizes"],
 }
+"""What each kernel reads, by name; `metal.source` says what it makes of it."""
+
+SMALL = 8
+"""Numbers in an array below which mlx hands it over as constant memory."""
 
 
 def run(u, k, d, *, start, length, skip, fft_length):
@@ -44,9 +48,11 @@ def _start(kind, n, inputs, sizes, shape, dtype):
     per_filter = kind in ("spectrum", "filters")
     lanes = shape[1] if per_filter else shape[2]
     channels, threads = metal.shape(n, lanes)
+    # mlx keeps what it compiled by name, and its signatures depend on dtypes and on what is small.
+    held = (str(x.dtype).rpartition(".")[2] + "c" * (x.size < SMALL) for x in inputs)
     kernel = mx.fast.metal_kernel(
-        name=f"ember_fft_conv_{kind}_{n}_{channels}",
-        input_names=_INPUTS[kind],
+        name="_".join(("ember_fft_conv", kind, str(n), str(channels), *held)),
+        input_names=INPUTS[kind],
         output_names=["y"],
         source=metal.source(kind, n, channels, threads),
         header=metal.HEADER,
