@@ -189,18 +189,22 @@ def test_mlx_transformations(monkeypatch):
             assert error(got, np.array(right if axis == 0 else mx.sum(right, 0))) < 1e-5
 
 
+def summed(u, k, d):
+    """The convolution of 20 positions as products of matrices, all of whose derivatives mlx has."""
+    import mlx.core as mx
+
+    t, j, s = np.ogrid[:20, :20, : k.shape[0]]
+    places = mx.array((t - j == s).astype("float32"))
+    shared = mx.array(np.repeat(np.eye(k.shape[1], dtype="float32"), u.shape[2] // k.shape[1], 1))
+    return mx.einsum("tjs,bjc,sc->btc", places, u, k @ shared) + u * d
+
+
 @only["mlx"]
 @pytest.mark.parametrize("at", ((0,), (1,), (2,), (0, 1, 2)))
 def test_mlx_derivatives_of_second_order(at, monkeypatch):
-    """Beside those of sums of shifted signals, which mlx differentiates by itself."""
     import mlx.core as mx
 
     monkeypatch.setenv("EMBER_KERNELS", "cpu_fft_conv")
-
-    def shifted(u, k, d):
-        k = mx.repeat(k, u.shape[2] // k.shape[1], axis=1)
-        past = [mx.pad(u[:, : u.shape[1] - s], ((0, 0), (s, 0), (0, 0))) for s in range(20)]
-        return u * d + sum(x * k[s] for s, x in enumerate(past))
 
     def second(form):
         def norm(*tensors):
@@ -210,10 +214,35 @@ def test_mlx_derivatives_of_second_order(at, monkeypatch):
         return mx.grad(norm, (0, 1, 2))
 
     tensors = arguments((2, 20, 6, 23, 3))
-    for got, right in zip(
-        mx.compile(second(run))(*tensors), second(shifted)(*tensors), strict=True
-    ):
+    for got, right in zip(mx.compile(second(run))(*tensors), second(summed)(*tensors), strict=True):
         assert error(got, np.array(right)) < 1e-5
+
+
+@only["mlx"]
+@pytest.mark.parametrize("at", ((0,), (1,), (2,), (0, 1, 2)))
+def test_mlx_derivatives_forward(at, monkeypatch):
+    """Of values, and of gradients, along some of the tensors."""
+    import mlx.core as mx
+
+    monkeypatch.setenv("EMBER_KERNELS", "cpu_fft_conv")
+    tensors = arguments((2, 20, 6, 20, 3))  # mlx itself lacks the rule for the gradient of a cut.
+    along = [mx.cos(3 * tensors[i]) for i in at]
+
+    def pushed(function):
+        def part(*some):
+            given = list(tensors)
+            for i, x in zip(at, some, strict=True):
+                given[i] = x
+            return function(*given)
+
+        return mx.jvp(part, [tensors[i] for i in at], along)[1]
+
+    def slopes(form):
+        return mx.grad(lambda *x: mx.sum(mx.tanh(form(*x))), (0, 1, 2))
+
+    for functions in ((run, summed), (slopes(run), slopes(summed))):
+        for got, right in zip(*map(pushed, functions), strict=True):
+            assert error(got, np.array(right)) < 1e-5
 
 
 @only["mlx"]

@@ -175,6 +175,41 @@ class Convolution : public mx::Primitive {
     return results;
   }
 
+  Arrays jvp(const Arrays& primals, const Arrays& tangents,
+             const std::vector<int>& argnums) override {
+    const mx::array &u = primals[0], &k = primals[1];
+    const Maybe d = skips_of(primals);
+    std::array<Maybe, 4> t;  // of u, k, d, g
+    for (size_t at = 0; at < argnums.size(); ++at) {
+      for (int i = 0; i < 4; ++i) {
+        if (place(i) == argnums[at]) t[i] = tangents[at];
+      }
+    }
+    const auto filters = [&] { return t[1] ? *t[1] : mx::zeros_like(k, stream()); };
+    std::array<Maybe, 3> sums;  // y, or du, dk, dd
+    if (!n_.backward) {
+      if (t[0]) add(&sums[0], forward(*t[0], k, d));
+      if (t[1] || t[2]) add(&sums[0], forward(u, filters(), t[2]));
+      return {*sums[0]};
+    }
+    const mx::array& g = primals[2];
+    const auto add_all = [&](const std::array<Maybe, 3>& slopes) {
+      for (int i = 0; i < 3; ++i) {
+        if (slopes[i]) add(&sums[i], *slopes[i]);
+      }
+    };
+    if (t[0]) add_all(gradients(*t[0], k, g, d, {false, n_.wanted[1], n_.wanted[2]}));
+    if (t[1] || t[2]) add_all(gradients(u, filters(), g, t[2], {n_.wanted[0], false, false}));
+    if (t[3]) add_all(gradients(u, k, *t[3], d, n_.wanted));
+    Arrays results;
+    for (int i = 0; i < 3; ++i) {
+      if (!n_.wanted[i]) continue;
+      const mx::array& like = i == 0 ? u : i == 1 ? k : *d;
+      results.push_back(sums[i] ? *sums[i] : mx::zeros_like(like, stream()));
+    }
+    return results;
+  }
+
   // Each entry of the mapped axes on its own; where the signals alone are mapped, all as one batch.
   std::pair<Arrays, std::vector<int>> vmap(const Arrays& inputs,
                                            const std::vector<int>& axes) override {
