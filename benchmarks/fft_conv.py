@@ -97,7 +97,8 @@ def _table(found, part, peers):
 def _options():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", default=",".join(map(str, ROWS)), help="lengths T")
-    parser.add_argument("--peers", default=",".join(PEERS))
+    peers = [name for name in PEERS if not name.startswith("mlx ")]
+    parser.add_argument("--peers", default=",".join(peers), help=f"of {', '.join(PEERS)}")
     parser.add_argument("--threads", type=int, default=common.cores())
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=50)

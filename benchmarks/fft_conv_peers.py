@@ -174,6 +174,50 @@ def _mlx(u, k, g, job):
     return forward, both, lambda found: _each(found, np.array)
 
 
+def _engine_of_mlx(u, k, g, job):
+    """`ek.ops.fft_conv` in compiled code, by the kernel or by mlx's FFT."""
+    import os
+
+    os.environ["EMBER_KERNELS"] = job["peer"].removeprefix("mlx ")
+    import ember_keras as ek
+
+    import mlx.core as mx  # isort: skip
+
+    u, k, g = (mx.array(x) for x in (u, k, g))
+    once = mx.compile(lambda u, k: ek.ops.fft_conv(u, k))
+    twice = mx.compile(lambda u, k, g: mx.vjp(ek.ops.fft_conv, (u, k), (g,)))
+
+    def forward():
+        y = once(u, k)
+        mx.eval(y)
+        return y
+
+    def both():
+        (y,), (du, dk) = twice(u, k, g)
+        mx.eval(y, du, dk)
+        return y, du, dk
+
+    return forward, both, lambda found: _each(found, np.array)
+
+
+def _mlx_through_numpy(u, k, g, job):
+    """The kernel on views of mlx's computed arrays; its results are copied into mlx."""
+    import mlx.core as mx
+
+    u, k, g = (mx.array(x) for x in (u, k, g))
+    mx.eval(u, k, g)
+    views = [np.array(x, copy=False) for x in (u, k, g)]
+    once, twice, _ = _kernel(*views, job)
+
+    def forward():
+        return mx.array(once())
+
+    def both():
+        return [mx.array(x) for x in twice()]
+
+    return forward, both, lambda found: _each(found, np.array)
+
+
 def _each(found, f):
     return tuple(f(x) for x in found) if isinstance(found, (tuple, list)) else f(found)
 
@@ -187,6 +231,9 @@ PEERS = {
     "scipy": ("numpy", _scipy),
     "tensorflow": ("tensorflow", _tensorflow),
     "mlx": ("mlx", _mlx),
+    "mlx cpu_fft_conv": ("mlx", _engine_of_mlx),
+    "mlx complex_fft": ("mlx", _engine_of_mlx),
+    "mlx through numpy": ("mlx", _mlx_through_numpy),
 }
 
 

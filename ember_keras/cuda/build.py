@@ -1,13 +1,20 @@
 """Compiles the long convolution's kernels into shared libraries: C++, and CUDA where asked for.
 
+The C++ kernel's binding to mlx is compiled for the mlx that is installed: `build_mlx`.
+
 It imports nothing of this package, so `setup.py` may run it before the package is installed.
 """
 
 import concurrent.futures
+import importlib.metadata
+import importlib.util
+import os
 import pathlib
 import platform
 import shutil
 import subprocess
+import sys
+import sysconfig
 import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -31,6 +38,16 @@ TWIN_NAME = "fft_conv_twin.so"
 GPU_SOURCES = ("check.cpp", "gpu/schedule.cpp", "gpu/xla.cpp", "gpu/fft_conv.cu")
 CARDS = (75, 80, 86, 89, 90, 100, 120)
 """Compute capabilities that the CUDA kernel is compiled for; later ones compile it when it runs."""
+
+MLX_MODULE = "_fft_conv_mlx"
+_KNOWS_ARRAYS = """
+import runpy, sys
+import mlx.core as mx
+module = runpy.run_path(sys.argv[1])["load_mlx"](sys.argv[2])
+sys.exit(not module.is_array(mx.array(0)))
+"""
+NANOBIND = "2.12.0"
+"""The nanobind that mlx 0.31 was built with: two of them do not know each other's arrays."""
 
 
 class BuildError(RuntimeError):
@@ -134,6 +151,62 @@ def build_twin(folder, flags=("-O2",)):
     sources = [HERE / source for source in GPU_SOURCES]
     options = ("-std=c++17", "-shared", "-fPIC", "-Wall", "-Wextra", *flags, "-x", "c++")
     return target, _run((find_compiler(), *options, *sources, "-o", target))
+
+
+def mlx_name(version):
+    """Return the file name of the binding to one version of mlx and of Python."""
+    return f"{MLX_MODULE}-{version}{sysconfig.get_config_var('EXT_SUFFIX')}"
+
+
+def build_mlx(folder, compiler=None, flags=()):
+    """Compile the C++ kernel's binding to the installed mlx into a folder.
+
+    Args:
+        folder: path of the folder that the binding is written to.
+        compiler: name or path of a C++ compiler; by default the first of c++, g++, clang++.
+        flags: more flags for the compiler.
+
+    Returns:
+        The path of the binding. Raises `BuildError` with a sentence where it can't be built.
+    """
+    compiler = find_compiler(compiler)
+    roots = {name: importlib.util.find_spec(name) for name in ("mlx", "nanobind")}
+    for name, wanted in (("mlx", "mlx"), ("nanobind", f"nanobind=={NANOBIND}")):
+        if roots[name] is None:
+            raise BuildError(f"{name} is not installed: pip install {wanted}")
+    mlx, nanobind = (pathlib.Path(roots[name].submodule_search_locations[0]) for name in roots)
+    includes = (
+        *(mlx / "include", nanobind / "include", nanobind / "ext" / "robin_map" / "include"),
+        sysconfig.get_path("include"),
+    )
+    target = pathlib.Path(folder) / mlx_name(importlib.metadata.version("mlx"))
+    options = (
+        *("-std=c++20", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-strict-aliasing"),
+        *("-Wall", "-Wextra", "-DNDEBUG", "-DNB_DOMAIN=mlx", f"-L{mlx / 'lib'}", *flags),
+    )
+    if sys.platform == "darwin":
+        options += ("-undefined", "dynamic_lookup", f"-Wl,-rpath,{mlx / 'lib'}")
+    sources = (HERE / "cpu" / "mlx.cpp", nanobind / "src" / "nb_combined.cpp")
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        linked = pathlib.Path(temporary) / target.name
+        found = [f"-isystem{path}" for path in includes]
+        _run((compiler, *options, *found, *sources, "-lmlx", "-o", linked))
+        check = (sys.executable, "-c", _KNOWS_ARRAYS, HERE / "build.py", linked)
+        if subprocess.run(check, capture_output=True).returncode:  # noqa: S603
+            raise BuildError(
+                f"mlx {importlib.metadata.version('mlx')} was built with another nanobind than "
+                f"{importlib.metadata.version('nanobind')}: pip install nanobind=={NANOBIND}"
+            )
+        os.replace(linked, target)  # One that a process has loaded stays whole.
+    return target
+
+
+def load_mlx(path):
+    """Return the module of a binding to mlx."""
+    spec = importlib.util.spec_from_file_location(MLX_MODULE, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _compiles(compiler, name):

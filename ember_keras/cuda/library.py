@@ -98,15 +98,15 @@ class Library:
         self.run_backward.argtypes = [conv, *[pointer] * 12, ctypes.c_int64, number]
         self.xla_forward = library.ember_fft_conv_xla_forward
         self.xla_backward = library.ember_fft_conv_xla_backward
-        self._error = library.ember_fft_conv_error
-        self._error.restype = ctypes.c_char_p
+        self.say = library.ember_fft_conv_error
+        self.say.restype = ctypes.c_char_p
         self._isa = library.ember_fft_conv_isa
         self._isa.restype = ctypes.c_char_p
         self.version = library.ember_fft_conv_version
 
     def error(self, status):
         """Return the sentence for an error code."""
-        return self._error(status).decode()
+        return self.say(status).decode()
 
     def isa(self, requested=BEST):
         """Return the name of the instruction set that a request gets, or None."""

@@ -16,14 +16,10 @@ pytestmark = [
     pytest.mark.skipif(
         kernels.table.device_of(ops.zeros(())) != "cpu", reason="it runs on processors"
     ),
-    pytest.mark.skipif(
-        backend.name() not in ("numpy", "torch", "jax", "tensorflow"),
-        reason="it runs on numpy, torch, jax and tensorflow",
-    ),
 ]
 only = {
     name: pytest.mark.skipif(backend.name() != name, reason=f"concerns {name} only")
-    for name in ("jax", "tensorflow", "torch")
+    for name in ("jax", "mlx", "tensorflow", "torch")
 }
 SIZES = [(2, 40, 12, 40, 12), (3, 37, 5, 53, 1), (1, 64, 32, 20, 8), (2, 1, 3, 9, 3)]
 """B, T, D, taps, F."""
@@ -237,6 +233,122 @@ def test_an_error_of_the_kernel_is_one_of_python():
     u, k, _ = arguments((2, 20, 6, 20, 4))
     with pytest.raises(jax.errors.JaxRuntimeError, match="does not divide the width"):
         jax_form.run(u, k, None, None, None, 0, 20, 0, 40)
+
+
+@only["mlx"]
+def test_mlx_transformations(monkeypatch):
+    import mlx.core as mx
+
+    monkeypatch.setenv("EMBER_KERNELS", "cpu_fft_conv")
+    u, k, d = arguments((2, 20, 6, 20, 3))
+    us, ks = mx.stack([u, 2 * u, -u]), mx.stack([k, k + 1, 2 * k])
+
+    def loss(u, k):
+        return mx.sum(mx.sin(run(u, k, d)))
+
+    slope = mx.grad(loss, (0, 1))
+    for axes in ((0, 0), (0, None), (None, 0)):
+        rows = [
+            (u if axes[0] is None else us[i], k if axes[1] is None else ks[i]) for i in range(3)
+        ]
+        given = (u if axes[0] is None else us, k if axes[1] is None else ks)
+        expected = [mx.stack(each) for each in zip(*(slope(*row) for row in rows), strict=True)]
+        for got, right in zip(mx.compile(mx.vmap(slope, axes))(*given), expected, strict=True):
+            assert error(got, np.array(right)) < 1e-6
+        values = mx.vmap(lambda u, k: run(u, k, d), axes)
+        right = np.array(mx.stack([run(*row, d) for row in rows]))
+        assert error(values(*given), right) < 1e-6
+        total = mx.grad(lambda *x: mx.sum(mx.sin(values(*x))), (0, 1))(*given)  # noqa: B023
+        for got, right, axis in zip(total, expected, axes, strict=True):
+            assert error(got, np.array(right if axis == 0 else mx.sum(right, 0))) < 1e-5
+
+
+def summed(u, k, d):
+    """The convolution of 20 positions as products of matrices, all of whose derivatives mlx has."""
+    import mlx.core as mx
+
+    t, j, s = np.ogrid[:20, :20, : k.shape[0]]
+    places = mx.array((t - j == s).astype("float32"))
+    shared = mx.array(np.repeat(np.eye(k.shape[1], dtype="float32"), u.shape[2] // k.shape[1], 1))
+    return mx.einsum("tjs,bjc,sc->btc", places, u, k @ shared) + u * d
+
+
+@only["mlx"]
+@pytest.mark.parametrize("at", ((0,), (1,), (2,), (0, 1, 2)))
+def test_mlx_derivatives_of_second_order(at, monkeypatch):
+    import mlx.core as mx
+
+    monkeypatch.setenv("EMBER_KERNELS", "cpu_fft_conv")
+
+    def second(form):
+        def norm(*tensors):
+            slopes = mx.grad(lambda *x: mx.sum(mx.tanh(form(*x))), at)(*tensors)
+            return sum(mx.sum(mx.tanh(x)) for x in slopes)
+
+        return mx.grad(norm, (0, 1, 2))
+
+    tensors = arguments((2, 20, 6, 23, 3))
+    for got, right in zip(mx.compile(second(run))(*tensors), second(summed)(*tensors), strict=True):
+        assert error(got, np.array(right)) < 1e-5
+
+
+@only["mlx"]
+@pytest.mark.parametrize("at", ((0,), (1,), (2,), (0, 1, 2)))
+def test_mlx_derivatives_forward(at, monkeypatch):
+    """Of values, and of gradients, along some of the tensors."""
+    import mlx.core as mx
+
+    monkeypatch.setenv("EMBER_KERNELS", "cpu_fft_conv")
+    tensors = arguments((2, 20, 6, 20, 3))  # mlx itself lacks the rule for the gradient of a cut.
+    along = [mx.cos(3 * tensors[i]) for i in at]
+
+    def pushed(function):
+        def part(*some):
+            given = list(tensors)
+            for i, x in zip(at, some, strict=True):
+                given[i] = x
+            return function(*given)
+
+        return mx.jvp(part, [tensors[i] for i in at], along)[1]
+
+    def slopes(form):
+        return mx.grad(lambda *x: mx.sum(mx.tanh(form(*x))), (0, 1, 2))
+
+    for functions in ((run, summed), (slopes(run), slopes(summed))):
+        for got, right in zip(*map(pushed, functions), strict=True):
+            assert error(got, np.array(right)) < 1e-5
+
+
+@only["mlx"]
+def test_the_primitive_of_mlx():
+    import mlx.core as mx
+
+    from ember_keras.ops.kernels.native_fft_conv import mlx_form
+
+    u, k, d = arguments((2, 20, 6, 20, 3))
+    turned = mlx_form.run(mx.transpose(u, (1, 0, 2)), k, d, 0, 2, 0, 40)  # read where it lies
+    assert error(turned, np.array(run(mx.contiguous(mx.transpose(u, (1, 0, 2))), k, d))) < 1e-6
+    with pytest.raises(ValueError, match="does not divide the width"):
+        mlx_form.run(u, mx.ones((3, 4)), None, 0, 20, 0, 40)
+    with pytest.raises(ValueError, match="negative"):
+        mlx_form.run(u, k, None, -1, 20, 0, 40)
+    with pytest.raises(ValueError, match="floating point"):
+        mlx_form.run(u.astype(mx.int32), k, None, 0, 20, 0, 40)
+    with pytest.raises(ValueError, match=r"expected d \(D,\)"):
+        mlx_form.run(u, k, d[:3], 0, 20, 0, 40)
+
+
+@only["mlx"]
+def test_a_binding_of_another_mlx_is_not_loaded(monkeypatch, tmp_path):
+    from ember_keras.cuda import build
+    from ember_keras.ops.kernels.native_fft_conv import mlx_form
+
+    monkeypatch.setattr(build, "HERE", tmp_path)
+    assert "has yet to be built. Run" in mlx_form._load()[1]
+    (tmp_path / build.mlx_name("0.30.0")).write_text("")
+    assert "was built for another mlx or Python" in mlx_form._load()[1]
+    (tmp_path / build.mlx_name(mlx_form.mx.__version__)).write_text("")
+    assert "can't be loaded" in mlx_form._load()[1]
 
 
 @only["torch"]

@@ -24,7 +24,7 @@ ROOMS = (
 ANYONE_MAY_IMPORT = {"config", "registry"}
 BESIDE = {("pipelines", "tasks"), ("__main__", ""), ("registry", "config")}
 RANK = {name: rank for rank, names in enumerate(ROOMS) for name in names}
-ENTRY_POINTS = {"ember_keras.__main__", "ember_keras.cli.main"}
+ENTRY_POINTS = {"ember_keras.__main__", "ember_keras.cli.main", "ember_keras.cuda.__main__"}
 
 
 @pytest.mark.parametrize("module", modules())

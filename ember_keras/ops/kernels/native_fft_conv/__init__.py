@@ -1,7 +1,8 @@
 """The long convolution's C++ and CUDA kernels in the kernel table.
 
 The kernels are in `ember_keras/cuda`; here is when they run, and how each backend reaches them:
-torch by custom operators, jax and tensorflow by a custom call of XLA, numpy by a call on arrays.
+torch by custom operators, jax and tensorflow by a custom call of XLA, mlx by a primitive, numpy by a
+call on its arrays.
 """
 
 import importlib
@@ -12,6 +13,7 @@ from ember_keras.ops.kernels.table import Kernel, register
 
 _FORMS = {
     "jax": "jax_form",
+    "mlx": "mlx_form",
     "numpy": "array_form",
     "tensorflow": "tensorflow_form",
     "torch": "torch_form",
@@ -21,7 +23,8 @@ _FORM = None
 if backend.name() in _FORMS:
     _FORM = importlib.import_module(f"{__name__}.{_FORMS[backend.name()]}")
 _LIBRARY, _REASON = library.load()
-_REASON = getattr(_FORM, "REASON", _REASON)  # TensorFlow may be unable to call it.
+# mlx has a library of its own beside that one, and TensorFlow may be unable to call it.
+_REASON = getattr(_FORM, "REASON", _REASON)
 
 _FLOATS = ("float16", "bfloat16", "float32")
 
@@ -46,11 +49,12 @@ def _refusal(missing, device, dtypes):
     return refuse
 
 
-def _run(u, k, d, *, start, length, skip, fft_length, gate_in, gate_out):
-    return _FORM.run(u, k, d, gate_in, gate_out, start, length, skip, fft_length)
+# In mlx's compiled code gates are products like others; its primitive takes none.
+_GATES = () if backend.name() == "mlx" else ("gate_in", "gate_out")
 
 
-_GATES = ("gate_in", "gate_out")
+def _run(u, k, d, *, start, length, skip, fft_length, **gates):
+    return _FORM.run(u, k, d, *(gates[name] for name in _GATES), start, length, skip, fft_length)
 
 
 register(
