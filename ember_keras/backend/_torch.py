@@ -1,5 +1,7 @@
 """What `keras.ops` lacks, on torch."""
 
+import threading
+
 import keras
 import ml_dtypes
 import numpy as np
@@ -96,16 +98,35 @@ def devices():
     return [*found, "cpu:0"]
 
 
+_NESTING = threading.local()
+
+
 def _differentiate(fn, values):
-    with torch.enable_grad():
-        leaves = [value.detach().requires_grad_() for value in values]
-        value, others = fn(leaves)
-        if leaves and value.requires_grad:
-            gradients = torch.autograd.grad(value, leaves, allow_unused=True)
-        else:
-            gradients = [None] * len(leaves)
+    """Differentiate; inside another call of this the results keep the graph that it needs."""
+    depth = getattr(_NESTING, "depth", 0)
+    again = depth > 0 and any(value.requires_grad for value in values)
+    _NESTING.depth = depth + 1
+    try:
+        with torch.enable_grad():
+            leaves = [
+                value.view_as(value)
+                if again and value.requires_grad
+                else value.detach().requires_grad_()
+                for value in values
+            ]
+            value, others = fn(leaves)
+            if leaves and value.requires_grad:
+                gradients = torch.autograd.grad(
+                    value, leaves, allow_unused=True, create_graph=again
+                )
+            else:
+                gradients = [None] * len(leaves)
+    finally:
+        _NESTING.depth = depth
     gradients = [
         torch.zeros_like(leaf) if gradient is None else gradient
         for leaf, gradient in zip(leaves, gradients, strict=True)
     ]
+    if again:
+        return value, others, gradients
     return value.detach(), [other.detach() for other in others], gradients

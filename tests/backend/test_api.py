@@ -141,6 +141,20 @@ def test_value_and_grad(training_backend):
     assert backend.to_numpy(gradients[2]).tolist() == [0]
 
 
+def test_gradient_of_a_gradient(training_backend):
+    slope = backend.value_and_grad(lambda x, y: ops.sum(x * x * x * y))
+
+    def total(x, y):
+        value, (first, _) = slope(x, y)
+        return value + ops.sum(first)
+
+    x, y = np.array([2.0, 3.0], "float32"), np.array([1.0, 5.0], "float32")
+    value, (dx, dy) = backend.value_and_grad(total)(x, y)
+    np.testing.assert_allclose(backend.to_numpy(value), 143 + 147, rtol=1e-6)
+    np.testing.assert_allclose(backend.to_numpy(dx), (3 * x * x + 6 * x) * y, rtol=1e-6)
+    np.testing.assert_allclose(backend.to_numpy(dy), x**3 + 3 * x * x, rtol=1e-6)
+
+
 def test_value_and_grad_refuses(training_backend):
     with pytest.raises(ValueError, match="expected a scalar"):
         backend.value_and_grad(lambda x: x)(np.ones(2, "float32"))

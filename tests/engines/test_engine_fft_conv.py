@@ -162,6 +162,32 @@ def test_gradients_at_2000():
         assert error(found[each], expected[each]) < 3e-6, each
 
 
+@trains
+@pytest.mark.parametrize("setting", ("auto", "portable"))
+def test_second_derivatives_are_finite_differences(setting, monkeypatch):
+    """Of the gradient along a direction, with what the forward pass kept for the gradient."""
+    monkeypatch.setenv("EMBER_KERNELS", setting)
+    tensors = [ops.convert_to_tensor(x) for x in inputs(20, 20)]
+    along = [ops.convert_to_tensor(normal(rng(6, at), *x.shape)) for at, x in enumerate(tensors)]
+
+    def slopes(*tensors):
+        return backend.value_and_grad(lambda *x: ops.sum(ops.sin(fft_conv(*x))))(*tensors)[1]
+
+    def product(*tensors):
+        pairs = zip(slopes(*tensors), along, strict=True)
+        return sum(ops.sum(slope * direction) for slope, direction in pairs)
+
+    found = backend.value_and_grad(product)(*tensors)[1]
+    step = 0.01
+    moved = (
+        slopes(*(x + sign * step * v for x, v in zip(tensors, along, strict=True)))
+        for sign in (1, -1)
+    )
+    for got, above, below in zip(found, *moved, strict=True):
+        expected = (backend.to_numpy(above) - backend.to_numpy(below)) / (2 * step)
+        assert error(got, expected) < 5e-3
+
+
 @pytest.mark.parametrize("name", ("causal", "everything, bidirectional"))
 def test_naive_gradients_are_finite_differences(name):
     tensors = dict(zip("ukd", (x.astype("float64") for x in inputs(9, 12)), strict=True))

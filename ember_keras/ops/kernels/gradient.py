@@ -124,16 +124,42 @@ def _mlx(forward, backward, saved, keep_output, tensors):
         counts.append(_count(output))
         return (*_flat(output), *residuals)
 
-    @function.vjp
-    def function_vjp(primals, cotangents, outputs):
+    def slopes(primals, known, cotangents):
         kept = tuple(primals[at] for at in saved)
-        count = counts[0]
-        known = tuple(outputs if keep_output else outputs[count or 1 :])
-        gradients = backward(kept, known, _pack(cotangents, count))
+        found = backward(kept, known, _pack(cotangents, counts[0]))
         return tuple(
             mx.zeros_like(primal) if gradient is None else gradient
-            for primal, gradient in zip(primals, gradients, strict=True)
+            for primal, gradient in zip(primals, found, strict=True)
         )
+
+    @function.vjp
+    def function_vjp(primals, cotangents, outputs):
+        count = counts[0] or 1
+        known = tuple(outputs if keep_output else outputs[count:])
+        sizes = len(primals), len(primals) + len(known)
+
+        def parts(given):
+            return given[: sizes[0]], given[sizes[0] : sizes[1]], given[sizes[1] :]
+
+        @mx.custom_function
+        def gradients(*given):
+            return slopes(*parts(given))
+
+        # A gradient of these gradients goes through the residuals too, which are made anew for it.
+        @gradients.vjp
+        def gradients_vjp(given, upstream, _):
+            primals, known, cotangents = parts(given)
+
+            def again(*tensors):
+                inputs, cotangents = tensors[: sizes[0]], tensors[sizes[0] :]
+                output, residuals = forward(*inputs)
+                known = (*_flat(output), *residuals) if keep_output else residuals
+                return list(slopes(inputs, known, cotangents))
+
+            found = mx.vjp(again, [*primals, *cotangents], list(upstream))[1]
+            return (*found[: sizes[0]], *map(mx.zeros_like, known), *found[sizes[0] :])
+
+        return gradients(*primals, *known, *_flat(_pack(cotangents, counts[0])))
 
     return _pack(function(*tensors), counts[0])
 

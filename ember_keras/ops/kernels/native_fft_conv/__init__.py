@@ -1,8 +1,8 @@
 """The long convolution's C++ and CUDA kernels in the kernel table.
 
 The kernels are in `ember_keras/cuda`; here is when they run, and how each backend reaches them:
-torch by custom operators, jax and tensorflow by a custom call of XLA, mlx by a primitive, numpy by a
-call on its arrays.
+torch by custom operators, jax and tensorflow by a custom call of XLA, mlx by a primitive, numpy by
+a call on its arrays.
 """
 
 import importlib
