@@ -48,7 +48,10 @@ struct Items {
   };
 
   EMBER_DEVICE At at(const Thread& thread) const {
-    const int tiles = shape.tiles(), lane = thread.index() & (shape.columns.lanes() - 1);
+    return at(thread, thread.index() & (shape.columns.lanes() - 1));
+  }
+  EMBER_DEVICE At at(const Thread& thread, int lane) const {
+    const int tiles = shape.tiles();
     At a;
     a.item = thread.block() / tiles;
     a.block = part.first_block + a.item / part.groups;
@@ -100,16 +103,17 @@ struct Spectra {
       place_ = int64_t(item) * shape.group_points() + (first << log2_) + lane;
     }
 
+    EMBER_DEVICE void operator()(int row, Complex& x) const {
+      const int64_t at = int64_t(row) << log2_;
+      if (s_.sum) {
+        const Complex product = x * conjugate(s_.other[place_ + at]);
+        s_.sum[place_ + at] = s_.fresh ? product : s_.sum[place_ + at] + product;
+      }
+      const Complex k = used_ ? filter_[at] : Complex{0, 0};
+      x = x * (s_.backward ? conjugate(k) : k);
+    }
     EMBER_DEVICE void operator()(int row, Complex (&v)[16]) const {
-      static_for<16>([&](auto r) {
-        const int64_t at = int64_t(row + r) << log2_;
-        if (s_.sum) {
-          const Complex product = v[r] * conjugate(s_.other[place_ + at]);
-          s_.sum[place_ + at] = s_.fresh ? product : s_.sum[place_ + at] + product;
-        }
-        const Complex k = used_ ? filter_[at] : Complex{0, 0};
-        v[r] = v[r] * (s_.backward ? conjugate(k) : k);
-      });
+      static_for<16>([&](auto r) { (*this)(row + r, v[r]); });
     }
 
    private:
@@ -173,8 +177,9 @@ struct Leave {
 enum class Row { kSpectrum, kProduct, kInverse };
 
 // Rows of larger transforms, in place.
-template <Row kRow>
+template <Row kRow, bool kTensor = false>
 struct Rows {
+  static constexpr bool kProducts = kTensor;
   Items items;
   Complex* data;
   Spectra spectra;
@@ -183,28 +188,35 @@ struct Rows {
     const Shape& shape = items.shape;
     const int item = thread.block() / shape.columns.rows;
     const int first = thread.block() % shape.columns.rows * shape.rows.rows;
+    const Lane<false, kTensor> lane(thread, shape.rows, 0);
     const int channel = thread.index() & (shape.channels() - 1);
     Complex* const points =
         items.points(data, item, channel) + (int64_t(first) << shape.channels_log2);
     const auto load = [&](int row) { return points[int64_t(row) << shape.channels_log2]; };
     const auto keep = [&](int row, Complex x) { points[int64_t(row) << shape.channels_log2] = x; };
-    const Lane<false> lane(thread, shape.rows, 0);
     if constexpr (kRow == Row::kSpectrum) {
       lane.forward(load, keep);
     } else if constexpr (kRow == Row::kInverse) {
       lane.inverse(load, keep);
     } else {
       const int group = items.part.first_group + item % items.part.groups;
-      const int64_t c = (int64_t(group) << shape.channels_log2) + channel;
-      const Spectra::Middle middle(spectra, shape, item, c, channel, first, c < items.channels);
-      lane.round_trip(load, middle, spectra.returns, keep);
+      const auto middle = [&](int channel) {
+        const int64_t c = (int64_t(group) << shape.channels_log2) + channel;
+        return Spectra::Middle(spectra, shape, item, c, channel, first, c < items.channels);
+      };
+      if constexpr (kTensor) {
+        lane.round_trip(load, middle(lane.product_lane()), spectra.returns, keep);
+      } else {
+        lane.round_trip(load, middle(channel), spectra.returns, keep);
+      }
     }
   }
 };
 
 // A convolution, or the gradients, in one tile.
-template <class S>
+template <class S, bool kTensor = false>
 struct Convolve {
+  static constexpr bool kProducts = kTensor;
   Items items;  // of what is read
   Operand x;
   Spectra spectra;
@@ -214,16 +226,23 @@ struct Convolve {
   EMBER_DEVICE void operator()(const Thread& thread) const {
     const Items::At at = items.at(thread);
     const Shape& shape = items.shape;
-    const Lane<true> lane(thread, shape.columns, 0);
+    const Lane<true, kTensor> lane(thread, shape.columns, 0);
     const Reader<S> read(x, items.window(items.kind, at), items.batch(at), at.channel, at.used);
-    const Spectra::Middle middle(spectra, shape, at.item, at.channel, at.lane, 0, at.used);
     const Writer<S> write(out, items.window(results, at), items.batch(at), at.channel, at.used);
-    lane.round_trip(
-        [&](int row) { return Complex{read(row), read(row + shape.points)}; }, middle,
-        spectra.returns, [&](int row, Complex x) {
-          write(row, x.re);
-          write(row + shape.points, x.im);
-        });
+    const auto load = [&](int row) { return Complex{read(row), read(row + shape.points)}; };
+    const auto keep = [&](int row, Complex x) {
+      write(row, x.re);
+      write(row + shape.points, x.im);
+    };
+    const auto middle = [&](const Items::At& at) {
+      return Spectra::Middle(spectra, shape, at.item, at.channel, at.lane, 0, at.used);
+    };
+    if constexpr (kTensor) {
+      const Items::At products = items.at(thread, lane.product_lane());
+      lane.round_trip(load, middle(products), spectra.returns, keep);
+    } else {
+      lane.round_trip(load, middle(at), spectra.returns, keep);
+    }
   }
 };
 

@@ -5,7 +5,7 @@
 // they were, so that threads meet between passes alone, and nothing is ever sorted.
 #pragma once
 
-#include "dft.h"
+#include "tensor.h"
 
 namespace ember {
 namespace gpu {
@@ -23,8 +23,13 @@ struct Tile {
 // A row of padding after 16 rows keeps what a warp reads in different banks of shared memory.
 EMBER_ANYWHERE int padded(int row) { return row + (row >> 4); }
 
-EMBER_ANYWHERE int64_t tile_bytes(int rows, int lanes) {
-  return int64_t(padded(rows - 1) + 1) * lanes * int64_t(sizeof(Complex));
+// Where tensor cores transform, a warp reads 4 rows of 4 columns, each the second one after the last:
+// more padding, and lanes and rows exchanged by a row's bits, keep those apart.
+EMBER_ANYWHERE int far_padded(int row) { return row + (row >> 4) + (row >> 8); }
+
+EMBER_ANYWHERE int64_t tile_bytes(int rows, int lanes, bool tensor) {
+  const int all = tensor ? (far_padded(rows - 1) | 1) + 1 : padded(rows - 1) + 1;
+  return int64_t(all) * lanes * int64_t(sizeof(Complex));
 }
 
 // exp(2 pi i e / of), e < of
@@ -35,20 +40,24 @@ EMBER_DEVICE Complex root(int e, int of) {
 
 // The lane of a thread: its column of the tile, and its offset in units of the transform's points.
 // Twisted transforms have the roots of i where others have those of 1, which costs their first pass
-// other factors.
-template <bool kTwisted>
+// other factors. With tensor cores, all passes but the first and those of stride 1 that are not in the
+// middle are matrix products, for which a warp's threads share its columns in another way; a thread's
+// columns are then of product_lane().
+template <bool kTwisted, bool kTensor = false>
 class Lane {
  public:
   EMBER_DEVICE Lane(const Thread& thread, const Tile& tile, int offset)
       : thread_(thread), tile_(tile), offset_(offset) {
     lane_ = thread.index() & (tile.lanes() - 1);
+    exchanged_ = tile.lanes_log2 > 2 ? 12 : tile.lanes_log2 == 2 ? 4 : 0;
   }
 
-  EMBER_DEVICE Complex get(int row) const {
-    return thread_.get((padded(row) << tile_.lanes_log2) + lane_);
-  }
-  EMBER_DEVICE void set(int row, Complex x) const {
-    thread_.set((padded(row) << tile_.lanes_log2) + lane_, x);
+  EMBER_DEVICE Complex get(int row) const { return thread_.get(place(row)); }
+  EMBER_DEVICE void set(int row, Complex x) const { thread_.set(place(row), x); }
+
+  EMBER_DEVICE int product_lane() const {
+    const int warp = thread_.index() / kWarp;
+    return ((thread_.index() >> 2 & 7) + 8 * warp) & (tile_.lanes() - 1);
   }
   EMBER_DEVICE void barrier() const { thread_.barrier(); }
 
@@ -102,21 +111,26 @@ class Lane {
     outward(store);
   }
 
-  // Forward, `middle` on the spectrum, and back. `middle` takes a row and its 16 points: the last
-  // pass forward and the first one back do not leave the registers.
+  // Forward, `middle` on the spectrum, and back. `middle` takes a row and its 16 points; with tensor
+  // cores, a row and its point. The last pass forward and the
+  // first one back do not leave the registers.
   template <class Load, class Middle, class Store>
   EMBER_DEVICE void round_trip(Load load, Middle middle, bool returns, Store store) const {
     inward(load);
     barrier();
-    each(16, [&](int i) {
-      Complex v[16];
-      static_for<16>([&](auto r) { v[r] = get(16 * i + r); });
-      Dft<16, false>::run(v);
-      middle(16 * i, v);
-      if (!returns) return;
-      Dft<16, true>::run(v);
-      static_for<16>([&](auto r) { set(16 * i + r, v[r]); });
-    });
+    if constexpr (kTensor) {
+      product_middle(middle, returns);
+    } else {
+      each(16, [&](int i) {
+        Complex v[16];
+        static_for<16>([&](auto r) { v[r] = get(16 * i + r); });
+        Dft<16, false>::run(v);
+        middle(16 * i, v);
+        if (!returns) return;
+        Dft<16, true>::run(v);
+        static_for<16>([&](auto r) { set(16 * i + r, v[r]); });
+      });
+    }
     if (!returns) return;
     barrier();
     outward(store);
@@ -134,6 +148,110 @@ class Lane {
   EMBER_DEVICE From from() const { return {*this}; }
   EMBER_DEVICE To to() const { return {*this}; }
 
+  EMBER_DEVICE int place(int row) const {
+    return kTensor ? far_place(far_padded(row), lane_) : (padded(row) << tile_.lanes_log2) + lane_;
+  }
+  EMBER_DEVICE int far_place(int row, int lane) const {
+    return ((row << tile_.lanes_log2) + lane) ^ (((row & 2) << 2 | (row & 4)) & exchanged_);
+  }
+
+  // One of a thread's columns in a product: its butterfly, and where its points lie.
+  struct Column {
+    int inner, row;
+    int places[4];
+  };
+
+  EMBER_DEVICE Column column_of(int set, int column, int stride) const {
+    // Of the 16 columns two of each lane, or more where the tile has fewer than 8 lanes.
+    const int n = thread_.index() >> 2 & 7, log2 = tile_.lanes_log2, apart = far_padded(stride);
+    const int i = log2 < 3 ? (kColumns * set + 8 * column + n) >> log2 : 2 * (set >> (log2 - 3)) + column;
+    Column c;
+    c.inner = i & (stride - 1);
+    c.row = (i - c.inner) * 16 + c.inner;
+    const int first = far_padded(c.row) + 2 * (thread_.index() & 3) * apart;
+    const int far = 8 * apart << tile_.lanes_log2;  // as many rows as keep the row's last bits
+    static_for<2>([&](auto r) {
+      c.places[r] = far_place(first + r * apart, product_lane());
+      c.places[r + 2] = c.places[r] + far;
+    });
+    return c;
+  }
+
+  // Calls f(set) for the sets of columns of this warp.
+  template <class F>
+  EMBER_DEVICE void each_set(F f) const {
+    const int sets = (tile_.rows << tile_.lanes_log2) / (16 * kColumns);
+    for (int set = thread_.index() / kWarp; set < sets; set += thread_.count() / kWarp) f(set);
+  }
+
+  EMBER_DEVICE void get(const Column (&columns)[2], Complex (&v)[2][4]) const {
+    static_for<8>([&](auto i) { v[i & 1][i >> 1] = thread_.get(columns[i & 1].places[i >> 1]); });
+  }
+  EMBER_DEVICE void set(const Column (&columns)[2], const Complex (&v)[2][4]) const {
+    static_for<8>([&](auto i) { thread_.set(columns[i & 1].places[i >> 1], v[i & 1][i >> 1]); });
+  }
+
+  // A pass in the tile, as matrix products.
+  template <bool kInverse>
+  EMBER_DEVICE void product_pass(int stride) const {
+    const Matrices<kInverse> matrices(thread_);
+    const float angle = 0.125f / float(stride * tile_.step);  // of a point, in half turns
+    const int q = 2 * (thread_.index() & 3);
+    Complex turns[2][4] = {};
+    int turned[2] = {-1, -1};
+    each_set([&](int set) {
+      const Column columns[2] = {column_of(set, 0, stride), column_of(set, 1, stride)};
+      static_for<2>([&](auto c) {
+        const int t = columns[c].inner * tile_.step + offset_;
+        if (t == turned[c]) return;
+        turned[c] = t;
+        static_for<4>([&](auto r) {
+          // Less than two half turns; one is taken away and comes back as the sign.
+          const Complex w = near_unit(float((q + r % 2 + r / 2 * 8) * t) * angle - 1.0f);
+          turns[c][r] = {-w.re, kInverse ? w.im : -w.im};
+        });
+      });
+      Complex v[2][4];
+      get(columns, v);
+      if constexpr (kInverse) static_for<8>([&](auto i) { turn(v, turns, i); });
+      matrices.run(thread_, v);
+      if constexpr (!kInverse) static_for<8>([&](auto i) { turn(v, turns, i); });
+      this->set(columns, v);
+    });
+  }
+  EMBER_DEVICE static void turn(Complex (&v)[2][4], const Complex (&turns)[2][4], int i) {
+    v[i & 1][i >> 1] = v[i & 1][i >> 1] * turns[i & 1][i >> 1];
+  }
+
+  template <class Middle>
+  EMBER_DEVICE void product_middle(Middle middle, bool returns) const {
+    const Matrices<false> forward(thread_);
+    const Matrices<true> back(thread_);
+    const int first = 2 * (thread_.index() & 3);
+    each_set([&](int set) {
+      const Column columns[2] = {column_of(set, 0, 1), column_of(set, 1, 1)};
+      Complex v[2][4];
+      get(columns, v);
+      forward.run(thread_, v);
+      static_for<8>([&](auto i) {
+        constexpr int column = i & 1, r = i >> 1;
+        middle(columns[column].row + first + r % 2 + r / 2 * 8, v[column][r]);
+      });
+      if (!returns) return;
+      back.run(thread_, v);
+      this->set(columns, v);
+    });
+  }
+
+  template <bool kInverse>
+  EMBER_DEVICE void inner_pass(int stride) const {
+    if constexpr (kTensor) {
+      product_pass<kInverse>(stride);
+    } else {
+      pass<16, kInverse, false>(stride, from(), to());
+    }
+  }
+
   // All passes but those of stride 1.
   template <class Load>
   EMBER_DEVICE void inward(Load load) const {
@@ -141,14 +259,14 @@ class Lane {
     first<false>(stride, load, to());
     for (stride /= 16; stride > 1; stride /= 16) {
       barrier();
-      pass<16, false, false>(stride, from(), to());
+      inner_pass<false>(stride);
     }
   }
   template <class Store>
   EMBER_DEVICE void outward(Store store) const {
     const int widest = tile_.rows / tile_.first;
     for (int stride = 16; stride < widest; stride *= 16) {
-      pass<16, true, false>(stride, from(), to());
+      inner_pass<true>(stride);
       barrier();
     }
     first<true>(widest, from(), store);
@@ -203,6 +321,7 @@ class Lane {
   const Tile& tile_;
   int offset_;
   int lane_;
+  int exchanged_;
 };
 
 }  // namespace gpu
