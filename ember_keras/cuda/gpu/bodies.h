@@ -91,20 +91,23 @@ struct Spectra {
   bool backward = false, fresh = false;  // fresh: the first addend of the sum
   bool returns = true;                   // whether the product is transformed back
 
-  // Points of one thread's channel: `first` is the place of its row 0.
+  // Points of one thread's channel: `first` is the place of its row 0. Where a channel's numbers lie 32
+  // side by side, `thread` is the thread's among those.
   class Middle {
    public:
     EMBER_DEVICE Middle(const Spectra& s, const Shape& shape, int item, int64_t channel, int lane,
-                        int64_t first, bool used)
+                        int64_t first, bool used, int thread = -1)
         : s_(s), log2_(shape.channels_log2), used_(used) {
       const int64_t f = (s.ratio == 1 ? channel : channel / s.ratio) - s.first_filter;
-      const int64_t in_group = f & (shape.channels() - 1);
-      filter_ = s.filter + (f >> log2_) * shape.group_points() + (first << log2_) + in_group;
-      place_ = int64_t(item) * shape.group_points() + (first << log2_) + lane;
+      const int of_group = int(f) & (shape.channels() - 1);
+      const int place = thread < 0 ? of_group : of_group * kWarp + thread;
+      filter_ = s.filter + (f >> log2_) * shape.group_points() + (first << log2_) + place;
+      place_ = int64_t(item) * shape.group_points() + (first << log2_);
+      place_ += thread < 0 ? lane : lane * kWarp + thread;
     }
 
     EMBER_DEVICE void operator()(int row, Complex& x) const {
-      const int64_t at = int64_t(row) << log2_;
+      const int at = row << log2_;
       if (s_.sum) {
         const Complex product = x * conjugate(s_.other[place_ + at]);
         s_.sum[place_ + at] = s_.fresh ? product : s_.sum[place_ + at] + product;
@@ -126,8 +129,9 @@ struct Spectra {
 };
 
 // Signals or filters into spectra, or into columns of larger transforms.
-template <class S>
+template <class S, bool kTensor = false>
 struct Enter {
+  static constexpr bool kProducts = kTensor;
   Items items;
   Operand x;
   float scale;
@@ -137,21 +141,30 @@ struct Enter {
     const Items::At at = items.at(thread);
     const Shape& shape = items.shape;
     const Reader<S> read(x, items.window(items.kind, at), items.batch(at), at.channel, at.used);
-    const Lane<true> lane(thread, shape.columns, at.column);
-    Complex* const points = items.points(out, at.item, at.lane);
+    const Lane<true, kTensor> lane(thread, shape.columns, at.column);
     const int step = shape.columns.step, log2 = shape.channels_log2;
-    lane.forward(
-        [&](int row) {
-          const int j = row * step + at.column;
-          return Complex{scale * read(j), scale * read(j + shape.points)};
-        },
-        [&](int row, Complex x) { points[int64_t(row * step + at.column) << log2] = x; });
+    const auto load = [&](int row) {
+      const int j = row * step + at.column;
+      return Complex{scale * read(j), scale * read(j + shape.points)};
+    };
+    if constexpr (kTensor) {
+      Complex* const points = items.points(out, at.item, thread.index() % kWarp);
+      lane.forward(load, [&](int of, int number, Complex x) {
+        points[(number << log2) + of * kWarp] = x;
+      });
+    } else {
+      Complex* const points = items.points(out, at.item, at.lane);
+      lane.forward(load, [&](int row, Complex x) {
+        points[int64_t(row * step + at.column) << log2] = x;
+      });
+    }
   }
 };
 
 // Columns, or whole spectra, into signals or filters.
-template <class S>
+template <class S, bool kTensor = false>
 struct Leave {
+  static constexpr bool kProducts = kTensor;
   Items items;
   const Complex* in;
   float scale;
@@ -161,25 +174,29 @@ struct Leave {
     const Items::At at = items.at(thread);
     const Shape& shape = items.shape;
     const Writer<S> write(out, items.window(items.kind, at), items.batch(at), at.channel, at.used);
-    const Lane<true> lane(thread, shape.columns, at.column);
-    const Complex* const points = items.points(const_cast<Complex*>(in), at.item, at.lane);
+    const Lane<true, kTensor> lane(thread, shape.columns, at.column);
     const int step = shape.columns.step, log2 = shape.channels_log2;
-    lane.inverse(
-        [&](int row) { return points[int64_t(row * step + at.column) << log2]; },
-        [&](int row, Complex x) {
-          const int j = row * step + at.column;
-          write(j, scale * x.re);
-          write(j + shape.points, scale * x.im);
-        });
+    const auto keep = [&](int row, Complex x) {
+      const int j = row * step + at.column;
+      write(j, scale * x.re);
+      write(j + shape.points, scale * x.im);
+    };
+    Complex* const array = const_cast<Complex*>(in);
+    if constexpr (kTensor) {
+      const Complex* const points = items.points(array, at.item, thread.index() % kWarp);
+      lane.inverse([&](int of, int number) { return points[(number << log2) + of * kWarp]; }, keep);
+    } else {
+      const Complex* const points = items.points(array, at.item, at.lane);
+      lane.inverse([&](int row) { return points[int64_t(row * step + at.column) << log2]; }, keep);
+    }
   }
 };
 
 enum class Row { kSpectrum, kProduct, kInverse };
 
 // Rows of larger transforms, in place.
-template <Row kRow, bool kTensor = false>
+template <Row kRow>
 struct Rows {
-  static constexpr bool kProducts = kTensor;
   Items items;
   Complex* data;
   Spectra spectra;
@@ -188,27 +205,21 @@ struct Rows {
     const Shape& shape = items.shape;
     const int item = thread.block() / shape.columns.rows;
     const int first = thread.block() % shape.columns.rows * shape.rows.rows;
-    const Lane<false, kTensor> lane(thread, shape.rows, 0);
     const int channel = thread.index() & (shape.channels() - 1);
     Complex* const points =
         items.points(data, item, channel) + (int64_t(first) << shape.channels_log2);
     const auto load = [&](int row) { return points[int64_t(row) << shape.channels_log2]; };
     const auto keep = [&](int row, Complex x) { points[int64_t(row) << shape.channels_log2] = x; };
+    const Lane<false> lane(thread, shape.rows, 0);
     if constexpr (kRow == Row::kSpectrum) {
       lane.forward(load, keep);
     } else if constexpr (kRow == Row::kInverse) {
       lane.inverse(load, keep);
     } else {
       const int group = items.part.first_group + item % items.part.groups;
-      const auto middle = [&](int channel) {
-        const int64_t c = (int64_t(group) << shape.channels_log2) + channel;
-        return Spectra::Middle(spectra, shape, item, c, channel, first, c < items.channels);
-      };
-      if constexpr (kTensor) {
-        lane.round_trip(load, middle(lane.product_lane()), spectra.returns, keep);
-      } else {
-        lane.round_trip(load, middle(channel), spectra.returns, keep);
-      }
+      const int64_t c = (int64_t(group) << shape.channels_log2) + channel;
+      const Spectra::Middle middle(spectra, shape, item, c, channel, first, c < items.channels);
+      lane.round_trip(load, middle, spectra.returns, keep);
     }
   }
 };
@@ -234,14 +245,16 @@ struct Convolve {
       write(row, x.re);
       write(row + shape.points, x.im);
     };
-    const auto middle = [&](const Items::At& at) {
-      return Spectra::Middle(spectra, shape, at.item, at.channel, at.lane, 0, at.used);
-    };
     if constexpr (kTensor) {
-      const Items::At products = items.at(thread, lane.product_lane());
-      lane.round_trip(load, middle(products), spectra.returns, keep);
+      const auto middle = [&](int of) {
+        const Items::At own = items.at(thread, of);
+        return Spectra::Middle(spectra, shape, own.item, own.channel, of, 0, own.used,
+                               thread.index() % kWarp);
+      };
+      lane.round_trip(load, middle, spectra.returns, keep);
     } else {
-      lane.round_trip(load, middle(at), spectra.returns, keep);
+      const Spectra::Middle middle(spectra, shape, at.item, at.channel, at.lane, 0, at.used);
+      lane.round_trip(load, middle, spectra.returns, keep);
     }
   }
 };
@@ -268,6 +281,7 @@ struct Gather {
   const Complex* sums;
   Complex* out;
   int64_t filters, ratio;
+  int side_log2;  // of so many numbers of one channel side by side
 
   EMBER_ANYWHERE static int blocks_of(const Shape& shape, int threads) {
     return int((shape.group_points() + threads - 1) / threads);
@@ -277,13 +291,14 @@ struct Gather {
     const int blocks = blocks_of(shape, thread.count()), group = thread.block() / blocks;
     const int i = thread.block() % blocks * thread.count() + thread.index();
     const int log2 = shape.channels_log2, mask = shape.channels() - 1;
-    const int64_t f = (int64_t(group) << log2) + (i & mask);
+    const int lane = i >> side_log2 & mask, rest = i - (lane << side_log2);
+    const int64_t f = (int64_t(group) << log2) + lane;
     if (f >= filters || i >= shape.group_points()) return;
     Complex sum = {0, 0};
     for (int b = 0; b < part.blocks; ++b) {
       for (int64_t c = f * ratio; c < (f + 1) * ratio; ++c) {
         const int64_t item = int64_t(b) * part.groups + (c >> log2);
-        sum = sum + sums[item * shape.group_points() + (i & ~mask) + (c & mask)];
+        sum = sum + sums[item * shape.group_points() + rest + ((c & mask) << side_log2)];
       }
     }
     out[group * shape.group_points() + i] = sum;

@@ -37,7 +37,7 @@ class Run {
       }
       Complex* data = array(s, s.filter_groups);
       if (!columns(s, items, Enter<S>{items, input(), 1, data})) return false;
-      if (!product(s, items, data, spectra)) return false;
+      if (!rows(s, items, Rows<Row::kProduct>{items, data, spectra})) return false;
       items.kind = Kind::kOutput;
       return columns(s, items, Leave<S>{items, data, 1, out});
     });
@@ -122,12 +122,22 @@ class Run {
     }
     return columns(s, items, Convolve<S>{items, x, spectra, out, results});
   }
-  bool product(const Schedule& s, const Items& items, Complex* data, const Spectra& spectra) const {
+  template <class X>
+  bool enter(const Schedule& s, const Items& items, const Operand& x, float scale, Complex* to) const {
     if constexpr (kNarrow) {
-      if (s.tensor) return rows(s, items, Rows<Row::kProduct, true>{items, data, spectra});
+      if (s.tensor) return columns(s, items, Enter<X, true>{items, x, scale, to});
     }
-    return rows(s, items, Rows<Row::kProduct>{items, data, spectra});
+    return columns(s, items, Enter<X>{items, x, scale, to});
   }
+  template <class X>
+  bool leave(const Schedule& s, const Items& items, const Complex* from, float scale,
+             const Signals& out) const {
+    if constexpr (kNarrow) {
+      if (s.tensor) return columns(s, items, Leave<X, true>{items, from, scale, out});
+    }
+    return columns(s, items, Leave<X>{items, from, scale, out});
+  }
+
   template <class Body>
   bool flat(int64_t count, const Body& body) const {
     return launch(body, (count + kFlat - 1) / kFlat, kFlat, 0, call_.stream);
@@ -170,7 +180,7 @@ class Run {
     Complex* spectrum = array(s, 0);
     const Items items = filter_items(s, part);
     const float scale = 1.0f / float(s.shape.points);
-    if (!columns(s, items, Enter<K>{items, k, scale, spectrum})) return false;
+    if (!enter<K>(s, items, k, scale, spectrum)) return false;
     return s.one_tile() || rows(s, items, Rows<Row::kSpectrum>{items, spectrum, Spectra()});
   }
 
@@ -194,7 +204,7 @@ class Run {
       Complex* other = array(s, s.filter_groups + (s.data ? all : 0));
       spectra.other = other;
       spectra.sum = other + all * s.shape.group_points();
-      if (!columns(s, items, Enter<S>{items, input(), 1, other})) return false;
+      if (!enter<S>(s, items, input(), 1, other)) return false;
       if (!s.one_tile() && !rows(s, items, Rows<Row::kSpectrum>{items, other, Spectra()})) return false;
     }
     items.kind = Kind::kOutput;
@@ -202,7 +212,7 @@ class Run {
       return convolve(s, items, cotangent(), spectra, out, Kind::kInput);
     }
     if (!columns(s, items, Enter<S>{items, cotangent(), 1, data})) return false;
-    if (!product(s, items, data, spectra)) return false;
+    if (!rows(s, items, Rows<Row::kProduct>{items, data, spectra})) return false;
     if (!signals) return true;
     items.kind = Kind::kInput;
     return columns(s, items, Leave<S>{items, data, 1, out});
@@ -216,13 +226,14 @@ class Run {
     const Items items = filter_items(s, part);
     Complex* spectrum = array(s, 0);
     const Complex* sums = array(s, s.filter_groups + (s.data ? 2 : 1) * all);
-    const Gather gather = {s.shape, summed, sums, spectrum, items.channels, s.ratio};
+    const int side_log2 = s.tensor ? 5 : 0;
+    const Gather gather = {s.shape, summed, sums, spectrum, items.channels, s.ratio, side_log2};
     const int64_t blocks = items.part.items() * Gather::blocks_of(s.shape, kFlat);
     if (!launch(gather, blocks, kFlat, 0, call_.stream)) return false;
     if (!s.one_tile() && !rows(s, items, Rows<Row::kInverse>{items, spectrum, Spectra()})) return false;
     Signals out;
     out.first = {call_.dk, nullptr, {0, c_.dk_tap, c_.dk_filter}, {0, 0, 0}};
-    return columns(s, items, Leave<K>{items, spectrum, 1.0f / float(s.shape.points), out});
+    return leave<K>(s, items, spectrum, 1.0f / float(s.shape.points), out);
   }
 
   bool blank(const Signals& out, int64_t length) const {

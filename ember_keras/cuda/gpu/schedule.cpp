@@ -42,7 +42,7 @@ bool one_tile(int64_t n, int64_t width, int64_t shared, bool tensor, Shape* shap
   shape->points = int(n);
   shape->rows = {1, 1, 0, 0, 1};
   for (int log2 = std::min(5, widest); log2 >= std::min(1, widest); --log2) {
-    const int64_t bytes = tile_bytes(int(n), 1 << log2, tensor);
+    const int64_t bytes = tile_bytes(int(n), 1 << log2, tensor && n > kBlockPoints);
     const bool roomy = n << log2 <= kNearPoints && 2 * bytes <= shared;
     const bool fits = log2 <= 3 && bytes <= (log2 > 2 ? shared / 2 : shared);
     if (!roomy && !fits) continue;
@@ -53,7 +53,7 @@ bool one_tile(int64_t n, int64_t width, int64_t shared, bool tensor, Shape* shap
 }
 
 // Columns and rows of about the same length.
-bool two_tiles(int64_t n, int64_t width, int64_t shared, bool tensor, Shape* shape) {
+bool two_tiles(int64_t n, int64_t width, int64_t shared, Shape* shape) {
   int64_t best = INT64_MAX;
   for (int channels = std::min(2, log2_of(2 * width - 1)); channels >= 0; --channels) {
     for (int64_t rows = kLeast; rows <= n / 2; rows *= 2) {
@@ -62,7 +62,7 @@ bool two_tiles(int64_t n, int64_t width, int64_t shared, bool tensor, Shape* sha
       s.channels_log2 = channels;
       if (n % rows || !make_tile(n / rows, channels, int(rows), &s.columns)) continue;
       if (!make_tile(rows, channels, 1, &s.rows)) continue;
-      if (tile_bytes(s.rows.rows, 1 << channels, tensor) > shared) continue;
+      if (tile_bytes(s.rows.rows, 1 << channels, false) > shared) continue;
       if (tile_bytes(s.columns.rows, 1 << channels, false) > shared) continue;
       while (s.columns.lanes() < kMostLanes && s.columns.lanes() << 1 <= rows << channels &&
              tile_bytes(s.columns.rows, 2 * s.columns.lanes(), false) <= shared / 2) {
@@ -77,7 +77,7 @@ bool two_tiles(int64_t n, int64_t width, int64_t shared, bool tensor, Shape* sha
 }
 
 bool find_shape(int64_t n, int64_t width, int64_t shared, bool tensor, Shape* shape) {
-  return one_tile(n, width, shared, tensor, shape) || two_tiles(n, width, shared, tensor, shape);
+  return one_tile(n, width, shared, tensor, shape) || two_tiles(n, width, shared, shape);
 }
 
 // The smallest transform of at least so many real points: 2^p or 3 * 2^p complex ones.
@@ -99,12 +99,6 @@ int threads_of(const Tile& tile) {
   const int64_t all = int64_t(tile.rows) * tile.lanes() / 16;
   const int least = std::max(32, tile.lanes());
   return int(std::min<int64_t>(kThreads, std::max<int64_t>(least, all / least * least)));
-}
-
-// Whether warps have all their columns, and each of its threads those of one lane.
-bool whole_products(const Tile& tile) {
-  const int lanes = tile.lanes();
-  return tile.rows % std::max(32, 256 / lanes) == 0 && threads_of(tile) % (4 * lanes) == 0;
 }
 
 }  // namespace
@@ -146,7 +140,7 @@ int make_schedule(const ember_fft_conv& conv, const ember_card& card, bool backw
     s.shape = shape;
     s.cut.cut(conv, block);
   }
-  s.tensor = tensor && whole_products(s.one_tile() ? s.shape.columns : s.shape.rows);
+  s.tensor = tensor && s.one_tile() && s.shape.points > kBlockPoints;
   s.column_threads = threads_of(s.shape.columns);
   s.row_threads = s.one_tile() ? 0 : threads_of(s.shape.rows);
   s.groups = divided(conv.width, s.shape.channels());

@@ -1,14 +1,14 @@
-// The transform of 16 points as a product of matrices on tensor cores: a warp transforms 16 columns
-// at once, in registers.
+// Transforms of 256 points in the registers of a warp, as products of matrices on tensor cores.
 //
-// Sums and differences of the points 8 apart leave two transforms of 8 complex points, each of which
-// is one real matrix, (16, 16). Numbers go in as two bfloat16 each, which have float32's range and
-// together 16 bits; of the four products of a number's parts with a matrix's, three are made, summed
-// in float32.
+// Two times 16 points, each with even and odd ones apart: a transform of 8 complex points is one real
+// matrix, (16, 16), and sums and differences join them. Numbers go in as two bfloat16 each, which have
+// float32's range and together 16 bits; of the four products of a number's parts with a matrix's the
+// three largest are made, and summed in float.
 //
-// Thread t of the four that share a column has its points 2t, 2t + 1, 2t + 8 and 2t + 9, before the
-// transform and after it: that is where mma.m16n8k16 wants and leaves them. With n of the group of
-// four, columns n and n + 8 of the 16 are its own.
+// Thread 4 g + t of a warp has rows g and g + 8 of 16, and in each the points 2 t, 2 t + 1, 2 t + 8
+// and 2 t + 9: that is how mma.m16n8k16 takes numbers and leaves them. `along` transforms rows, and
+// leaves the results where the points were. `across` transforms rows too, and leaves them in columns:
+// rows are the results then, and points the rows that were.
 #pragma once
 
 #include "dft.h"
@@ -16,7 +16,13 @@
 namespace ember {
 namespace gpu {
 
-constexpr int kColumns = 16;  // that a warp transforms at once
+constexpr int kBlockPoints = 256;  // of a warp's transform
+constexpr int kOwn = 8;            // points of a thread
+
+using Points = Complex[2][4];
+
+// One of a thread's points: 2 t plus so much.
+EMBER_ANYWHERE constexpr int point_of(int i) { return i % 2 + i / 2 * 8; }
 
 // Two real numbers as pairs of bfloat16: their leading bits, and what these lack.
 struct Parts {
@@ -27,62 +33,107 @@ EMBER_DEVICE Parts parts_of(Complex x) {
   const Complex high = {leading(x.re), leading(x.im)};
   return {pair(high), pair(x - high)};
 }
+EMBER_DEVICE Parts flipped(Parts x, uint32_t signs) { return {x.high ^ signs, x.low ^ signs}; }
 
-// A thread's part of the matrices. Of both of its numbers in each, the second, or both in the second
-// half of the results, differ from others by a sign.
-template <bool kInverse>
 class Matrices {
  public:
-  EMBER_DEVICE explicit Matrices(const Thread& thread) {
-    const int n = thread.index() >> 2 & 7, t = thread.index() & 3;
-    static_for<4>([&](auto i) {
-      constexpr int odd = i & 1, second = i >> 1;
-      const int point = 2 * (kInverse ? n >> 1 : t) + second;
-      const int of = 2 * (kInverse ? t : n >> 1) + odd;
-      Complex w = near_unit(float(((point * of + 8) & 15) - 8) * 0.125f);
-      if (kInverse) w = conjugate(w);
-      entries_[odd][second] = parts_of(n & 1 ? Complex{w.im, w.re} : Complex{w.re, -w.im});
+  EMBER_DEVICE explicit Matrices(const Thread& thread) : thread_(thread) {
+    const int g = thread.index() >> 2 & 7, t = thread.index() & 3;
+    static_for<2>([&](auto odd) {
+      static_for<2>([&](auto second) {
+        const Complex w = near_unit(wrapped((g & 6) + second, 2 * t + odd, 16));
+        along_[odd][second] = parts_of(g & 1 ? Complex{w.im, w.re} : Complex{w.re, -w.im});
+      });
+      const Complex w = near_unit(wrapped(g, 2 * t + odd, 16));
+      across_[odd][0] = parts_of({w.re, -w.im});
+      across_[odd][1] = parts_of({w.im, w.re});
     });
+    static_for<kOwn>([&](auto i) {
+      turns_[i / 4][i % 4] = near_unit(wrapped(g + i / 4 * 8, 2 * t + point_of(i % 4), 256));
+    });
+    real_ = g & 1 ? kLower : kUpper;
+    uneven_ = g & 1 ? kLower | kUpper : 0;
   }
 
-  // Transforms a thread's points of both of its columns. All threads of a warp call it.
-  EMBER_DEVICE void run(const Thread& thread, Complex (&v)[2][4]) const {
-    Complex out[2][2][2];  // odd, column, block
+  EMBER_DEVICE void forward(Points& v) const {
+    across<false>(v);
+    static_for<kOwn>([&](auto i) { v[i / 4][i % 4] = v[i / 4][i % 4] * turns_[i / 4][i % 4]; });
+    along<false>(v);
+  }
+  EMBER_DEVICE void inverse(Points& v) const {
+    across<true>(v);
+    static_for<kOwn>([&](auto i) {
+      v[i / 4][i % 4] = v[i / 4][i % 4] * conjugate(turns_[i / 4][i % 4]);
+    });
+    along<true>(v);
+  }
+
+ private:
+  // a b / of in half turns, from -1 to 1
+  static EMBER_DEVICE float wrapped(int a, int b, int of) {
+    return float(((a * b + of / 2) & (of - 1)) - of / 2) * (2.0f / float(of));
+  }
+
+  template <bool kInverse>
+  EMBER_DEVICE void along(Points& v) const {
+    Complex sums[2][2][2];  // odd, row, block of results
     static_for<2>([&](auto odd) {
       Left high, low;
       static_for<4>([&](auto i) {
-        constexpr int column = i & 1, half = i >> 1;
-        const Complex* const x = v[column];
-        const Parts parts = parts_of(kInverse ? x[2 * half + odd]
-                                     : odd    ? x[half] - x[half + 2]
-                                              : x[half] + x[half + 2]);
+        const Parts parts = parts_of(v[i % 2][i / 2 * 2 + odd]);
         high.words[i] = parts.high;
         low.words[i] = parts.low;
       });
       static_for<2>([&](auto block) {
-        Sums sums = {{0, 0, 0, 0}};
-        const Parts first = entries_[odd][kInverse ? block : 0];
-        Parts second = entries_[odd][kInverse ? block : 1];
-        if (block) second = {second.high ^ kSigns, second.low ^ kSigns};
-        thread.multiply(low, {{first.high, second.high}}, sums);
-        thread.multiply(high, {{first.low, second.low}}, sums);
-        thread.multiply(high, {{first.high, second.high}}, sums);
-        static_for<2>([&](auto column) {
-          out[odd][column][block] = {sums.x[2 * column], sums.x[2 * column + 1]};
-        });
+        const Parts a = kInverse ? flipped(along_[odd][block], real_) : along_[odd][block];
+        const Parts b = block ? flipped(a, kLower | kUpper) : a;
+        Sums s = {{0, 0, 0, 0}};
+        thread_.multiply(low, {{a.high, b.high}}, s);
+        thread_.multiply(high, {{a.low, b.low}}, s);
+        thread_.multiply(high, {{a.high, b.high}}, s);
+        sums[odd][0][block] = {s.x[0], s.x[1]};
+        sums[odd][1][block] = {s.x[2], s.x[3]};
       });
     });
     static_for<4>([&](auto i) {
-      constexpr int column = i & 1, block = i >> 1;
-      const Complex even = out[0][column][block], odd = out[1][column][block];
-      v[column][kInverse ? block : 2 * block] = kInverse ? even + odd : even;
-      v[column][kInverse ? block + 2 : 2 * block + 1] = kInverse ? even - odd : odd;
+      constexpr int row = i / 2, block = i % 2;
+      v[row][block] = sums[0][row][block] + sums[1][row][block];
+      v[row][block + 2] = sums[0][row][block] - sums[1][row][block];
     });
   }
 
- private:
-  static constexpr uint32_t kSigns = 0x80008000;
-  Parts entries_[2][2];  // odd; second point, or of the inverse second block of 8 results
+  template <bool kInverse>
+  EMBER_DEVICE void across(Points& v) const {
+    Complex sums[2][4];  // odd, point
+    static_for<2>([&](auto odd) {
+      const Parts a = flipped(across_[odd][0], kInverse ? kUpper : 0);
+      const Parts b = flipped(across_[odd][1], kInverse ? kLower : 0);
+      const Parts c = flipped(a, uneven_), d = flipped(b, uneven_);
+      const Left high = {{a.high, b.high, c.high, d.high}}, low = {{a.low, b.low, c.low, d.low}};
+      static_for<2>([&](auto row) {
+        const Parts first = parts_of(v[row][odd]), second = parts_of(v[row][odd + 2]);
+        Sums s = {{0, 0, 0, 0}};
+        thread_.multiply(high, {{first.low, second.low}}, s);
+        thread_.multiply(low, {{first.high, second.high}}, s);
+        thread_.multiply(high, {{first.high, second.high}}, s);
+        sums[odd][2 * row] = {s.x[0], s.x[2]};
+        sums[odd][2 * row + 1] = {s.x[1], s.x[3]};
+      });
+    });
+    static_for<4>([&](auto i) {
+      v[0][i] = sums[0][i] + sums[1][i];
+      v[1][i] = sums[0][i] - sums[1][i];
+    });
+  }
+
+  static constexpr uint32_t kUpper = 0x80000000, kLower = 0x8000;  // signs of a pair
+
+  const Thread& thread_;
+  // Of even and odd points. Along: for the first block of 8 results and the second. Across: for real
+  // and imaginary results.
+  Parts along_[2][2], across_[2][2];
+  Points turns_;
+  uint32_t real_, uneven_;  // signs that differ in the inverse, and in the second point of a column
 };
 
 }  // namespace gpu

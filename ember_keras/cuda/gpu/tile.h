@@ -23,13 +23,17 @@ struct Tile {
 // A row of padding after 16 rows keeps what a warp reads in different banks of shared memory.
 EMBER_ANYWHERE int padded(int row) { return row + (row >> 4); }
 
-// Where tensor cores transform, a warp reads 4 rows of 4 columns, each the second one after the last:
-// more padding, and lanes and rows exchanged by a row's bits, keep those apart.
-EMBER_ANYWHERE int far_padded(int row) { return row + (row >> 4) + (row >> 8); }
+// Where tensor cores transform, one lane follows the other, with two rows of padding after 16, and as
+// many between lanes as keep what a warp reads apart.
+EMBER_ANYWHERE int far_padded(int row) { return row + (row >> 4) * 2; }
+EMBER_ANYWHERE int pitch_of(int rows, int lanes) {
+  const int all = far_padded(rows), apart = lanes > 16 ? 1 : 16 / lanes;
+  return all + ((apart - all) & 15);
+}
 
 EMBER_ANYWHERE int64_t tile_bytes(int rows, int lanes, bool tensor) {
-  const int all = tensor ? (far_padded(rows - 1) | 1) + 1 : padded(rows - 1) + 1;
-  return int64_t(all) * lanes * int64_t(sizeof(Complex));
+  const int each = tensor ? pitch_of(rows, lanes) : padded(rows - 1) + 1;
+  return int64_t(each) * lanes * int64_t(sizeof(Complex));
 }
 
 // exp(2 pi i e / of), e < of
@@ -40,25 +44,20 @@ EMBER_DEVICE Complex root(int e, int of) {
 
 // The lane of a thread: its column of the tile, and its offset in units of the transform's points.
 // Twisted transforms have the roots of i where others have those of 1, which costs their first pass
-// other factors. With tensor cores, all passes but the first and those of stride 1 that are not in the
-// middle are matrix products, for which a warp's threads share its columns in another way; a thread's
-// columns are then of product_lane().
+// other factors. With tensor cores, warps make the passes of strides 16 and 1 in registers, one lane's
+// 256 points after the other's; spectra are in their threads' order then, 32 numbers of a lane side by
+// side.
 template <bool kTwisted, bool kTensor = false>
 class Lane {
  public:
   EMBER_DEVICE Lane(const Thread& thread, const Tile& tile, int offset)
       : thread_(thread), tile_(tile), offset_(offset) {
     lane_ = thread.index() & (tile.lanes() - 1);
-    exchanged_ = tile.lanes_log2 > 2 ? 12 : tile.lanes_log2 == 2 ? 4 : 0;
+    if constexpr (kTensor) lane_ *= pitch_of(tile.rows, tile.lanes());
   }
 
   EMBER_DEVICE Complex get(int row) const { return thread_.get(place(row)); }
   EMBER_DEVICE void set(int row, Complex x) const { thread_.set(place(row), x); }
-
-  EMBER_DEVICE int product_lane() const {
-    const int warp = thread_.index() / kWarp;
-    return ((thread_.index() >> 2 & 7) + 8 * warp) & (tile_.lanes() - 1);
-  }
   EMBER_DEVICE void barrier() const { thread_.barrier(); }
 
   // Calls f(butterfly) for those of this thread.
@@ -96,30 +95,61 @@ class Lane {
     });
   }
 
-  // All passes forward. `load` gives the tile's rows, `store` takes them.
+  // All passes forward. `load` gives the tile's rows, `store` takes them; with tensor cores it takes a
+  // lane, 32 times its number of this thread's, and that.
   template <class Load, class Store>
   EMBER_DEVICE void forward(Load load, Store store) const {
     inward(load);
     barrier();
-    pass<16, false, false>(1, from(), store);
+    if constexpr (kTensor) {
+      const Matrices matrices(thread_);
+      each_block([&](int lane, int block, int at) {
+        Points v;
+        get(at, v);
+        matrices.forward(v);
+        static_for<kOwn>([&](auto i) { store(lane, number(block, i), v[i / 4][i % 4]); });
+      });
+    } else {
+      pass<16, false, false>(1, from(), store);
+    }
   }
 
   template <class Load, class Store>
   EMBER_DEVICE void inverse(Load load, Store store) const {
-    pass<16, true, false>(1, load, to());
+    if constexpr (kTensor) {
+      const Matrices matrices(thread_);
+      each_block([&](int lane, int block, int at) {
+        Points v;
+        static_for<kOwn>([&](auto i) { v[i / 4][i % 4] = load(lane, number(block, i)); });
+        matrices.inverse(v);
+        set(at, v);
+      });
+    } else {
+      pass<16, true, false>(1, load, to());
+    }
     barrier();
     outward(store);
   }
 
   // Forward, `middle` on the spectrum, and back. `middle` takes a row and its 16 points; with tensor
-  // cores, a row and its point. The last pass forward and the
+  // cores, a lane, and makes of it what takes a number and its point. The last pass forward and the
   // first one back do not leave the registers.
   template <class Load, class Middle, class Store>
   EMBER_DEVICE void round_trip(Load load, Middle middle, bool returns, Store store) const {
     inward(load);
     barrier();
     if constexpr (kTensor) {
-      product_middle(middle, returns);
+      const Matrices matrices(thread_);
+      each_block([&](int lane, int block, int at) {
+        Points v;
+        get(at, v);
+        matrices.forward(v);
+        const auto own = middle(lane);
+        static_for<kOwn>([&](auto i) { own(number(block, i), v[i / 4][i % 4]); });
+        if (!returns) return;
+        matrices.inverse(v);
+        set(at, v);
+      });
     } else {
       each(16, [&](int i) {
         Complex v[16];
@@ -149,124 +179,51 @@ class Lane {
   EMBER_DEVICE To to() const { return {*this}; }
 
   EMBER_DEVICE int place(int row) const {
-    return kTensor ? far_place(far_padded(row), lane_) : (padded(row) << tile_.lanes_log2) + lane_;
-  }
-  EMBER_DEVICE int far_place(int row, int lane) const {
-    return ((row << tile_.lanes_log2) + lane) ^ (((row & 2) << 2 | (row & 4)) & exchanged_);
+    return kTensor ? lane_ + far_padded(row) : (padded(row) << tile_.lanes_log2) + lane_;
   }
 
-  // One of a thread's columns in a product: its butterfly, and where its points lie.
-  struct Column {
-    int inner, row;
-    int places[4];
-  };
-
-  EMBER_DEVICE Column column_of(int set, int column, int stride) const {
-    // Of the 16 columns two of each lane, or more where the tile has fewer than 8 lanes.
-    const int n = thread_.index() >> 2 & 7, log2 = tile_.lanes_log2, apart = far_padded(stride);
-    const int i = log2 < 3 ? (kColumns * set + 8 * column + n) >> log2 : 2 * (set >> (log2 - 3)) + column;
-    Column c;
-    c.inner = i & (stride - 1);
-    c.row = (i - c.inner) * 16 + c.inner;
-    const int first = far_padded(c.row) + 2 * (thread_.index() & 3) * apart;
-    const int far = 8 * apart << tile_.lanes_log2;  // as many rows as keep the row's last bits
-    static_for<2>([&](auto r) {
-      c.places[r] = far_place(first + r * apart, product_lane());
-      c.places[r + 2] = c.places[r] + far;
-    });
-    return c;
-  }
-
-  // Calls f(set) for the sets of columns of this warp.
+  // Calls f(lane, block, place) for the blocks of 256 points of this thread's warp.
   template <class F>
-  EMBER_DEVICE void each_set(F f) const {
-    const int sets = (tile_.rows << tile_.lanes_log2) / (16 * kColumns);
-    for (int set = thread_.index() / kWarp; set < sets; set += thread_.count() / kWarp) f(set);
-  }
-
-  EMBER_DEVICE void get(const Column (&columns)[2], Complex (&v)[2][4]) const {
-    static_for<8>([&](auto i) { v[i & 1][i >> 1] = thread_.get(columns[i & 1].places[i >> 1]); });
-  }
-  EMBER_DEVICE void set(const Column (&columns)[2], const Complex (&v)[2][4]) const {
-    static_for<8>([&](auto i) { thread_.set(columns[i & 1].places[i >> 1], v[i & 1][i >> 1]); });
-  }
-
-  // A pass in the tile, as matrix products.
-  template <bool kInverse>
-  EMBER_DEVICE void product_pass(int stride) const {
-    const Matrices<kInverse> matrices(thread_);
-    const float angle = 0.125f / float(stride * tile_.step);  // of a point, in half turns
-    const int q = 2 * (thread_.index() & 3);
-    Complex turns[2][4] = {};
-    int turned[2] = {-1, -1};
-    each_set([&](int set) {
-      const Column columns[2] = {column_of(set, 0, stride), column_of(set, 1, stride)};
-      static_for<2>([&](auto c) {
-        const int t = columns[c].inner * tile_.step + offset_;
-        if (t == turned[c]) return;
-        turned[c] = t;
-        static_for<4>([&](auto r) {
-          // Less than two half turns; one is taken away and comes back as the sign.
-          const Complex w = near_unit(float((q + r % 2 + r / 2 * 8) * t) * angle - 1.0f);
-          turns[c][r] = {-w.re, kInverse ? w.im : -w.im};
-        });
-      });
-      Complex v[2][4];
-      get(columns, v);
-      if constexpr (kInverse) static_for<8>([&](auto i) { turn(v, turns, i); });
-      matrices.run(thread_, v);
-      if constexpr (!kInverse) static_for<8>([&](auto i) { turn(v, turns, i); });
-      this->set(columns, v);
-    });
-  }
-  EMBER_DEVICE static void turn(Complex (&v)[2][4], const Complex (&turns)[2][4], int i) {
-    v[i & 1][i >> 1] = v[i & 1][i >> 1] * turns[i & 1][i >> 1];
-  }
-
-  template <class Middle>
-  EMBER_DEVICE void product_middle(Middle middle, bool returns) const {
-    const Matrices<false> forward(thread_);
-    const Matrices<true> back(thread_);
-    const int first = 2 * (thread_.index() & 3);
-    each_set([&](int set) {
-      const Column columns[2] = {column_of(set, 0, 1), column_of(set, 1, 1)};
-      Complex v[2][4];
-      get(columns, v);
-      forward.run(thread_, v);
-      static_for<8>([&](auto i) {
-        constexpr int column = i & 1, r = i >> 1;
-        middle(columns[column].row + first + r % 2 + r / 2 * 8, v[column][r]);
-      });
-      if (!returns) return;
-      back.run(thread_, v);
-      this->set(columns, v);
-    });
-  }
-
-  template <bool kInverse>
-  EMBER_DEVICE void inner_pass(int stride) const {
-    if constexpr (kTensor) {
-      product_pass<kInverse>(stride);
-    } else {
-      pass<16, kInverse, false>(stride, from(), to());
+  EMBER_DEVICE void each_block(F f) const {
+    const int count = (tile_.rows / kBlockPoints) << tile_.lanes_log2, warps = thread_.count() / kWarp;
+    const int g = thread_.index() >> 2 & 7, t = thread_.index() & 3;
+    const int pitch = pitch_of(tile_.rows, tile_.lanes());
+    for (int i = thread_.index() / kWarp; i < count; i += warps) {
+      const int lane = i & (tile_.lanes() - 1), block = i >> tile_.lanes_log2;
+      const int row = kBlockPoints * block + 32 * t;
+      f(lane, block, lane * pitch + far_padded(row) + g);
     }
   }
+  EMBER_DEVICE static int number(int block, int i) { return (block * kOwn + i) * kWarp; }
 
-  // All passes but those of stride 1.
+  // Points r 16 + s of a block, s = g and g + 8.
+  EMBER_DEVICE void get(int at, Points& v) const {
+    static_for<kOwn>([&](auto i) {
+      v[i / 4][i % 4] = thread_.get(at + far_padded(16 * point_of(i % 4)) + i / 4 * 8);
+    });
+  }
+  EMBER_DEVICE void set(int at, const Points& v) const {
+    static_for<kOwn>([&](auto i) {
+      thread_.set(at + far_padded(16 * point_of(i % 4)) + i / 4 * 8, v[i / 4][i % 4]);
+    });
+  }
+
+  // All passes but those of stride 1, and of stride 16 with tensor cores.
+  static constexpr int kLeastStride = kTensor ? 256 : 16;
   template <class Load>
   EMBER_DEVICE void inward(Load load) const {
     int stride = tile_.rows / tile_.first;
     first<false>(stride, load, to());
-    for (stride /= 16; stride > 1; stride /= 16) {
+    for (stride /= 16; stride >= kLeastStride; stride /= 16) {
       barrier();
-      inner_pass<false>(stride);
+      pass<16, false, false>(stride, from(), to());
     }
   }
   template <class Store>
   EMBER_DEVICE void outward(Store store) const {
     const int widest = tile_.rows / tile_.first;
-    for (int stride = 16; stride < widest; stride *= 16) {
-      inner_pass<true>(stride);
+    for (int stride = kLeastStride; stride < widest; stride *= 16) {
+      pass<16, true, false>(stride, from(), to());
       barrier();
     }
     first<true>(widest, from(), store);
@@ -321,7 +278,6 @@ class Lane {
   const Tile& tile_;
   int offset_;
   int lane_;
-  int exchanged_;
 };
 
 }  // namespace gpu
