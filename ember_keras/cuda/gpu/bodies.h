@@ -91,8 +91,8 @@ struct Spectra {
   bool backward = false, fresh = false;  // fresh: the first addend of the sum
   bool returns = true;                   // whether the product is transformed back
 
-  // Points of one thread's channel: `first` is the place of its row 0. Where a channel's numbers lie 32
-  // side by side, `thread` is the thread's among those.
+  // Points of one thread's channel: `first` is the place of its row 0. Where 256 of a channel's numbers
+  // lie side by side, `thread` is the thread's first of them.
   class Middle {
    public:
     EMBER_DEVICE Middle(const Spectra& s, const Shape& shape, int item, int64_t channel, int lane,
@@ -100,23 +100,22 @@ struct Spectra {
         : s_(s), log2_(shape.channels_log2), used_(used) {
       const int64_t f = (s.ratio == 1 ? channel : channel / s.ratio) - s.first_filter;
       const int of_group = int(f) & (shape.channels() - 1);
-      const int place = thread < 0 ? of_group : of_group * kWarp + thread;
+      const int place = thread < 0 ? of_group : of_group * kBlockPoints + thread;
       filter_ = s.filter + (f >> log2_) * shape.group_points() + (first << log2_) + place;
       place_ = int64_t(item) * shape.group_points() + (first << log2_);
-      place_ += thread < 0 ? lane : lane * kWarp + thread;
+      place_ += thread < 0 ? lane : lane * kBlockPoints + thread;
     }
 
-    EMBER_DEVICE void operator()(int row, Complex& x) const {
-      const int at = row << log2_;
+    EMBER_DEVICE void operator()(int row, Complex (&v)[16]) const {
+      static_for<16>([&](auto r) { point((row + r) << log2_, v[r]); });
+    }
+    EMBER_DEVICE void point(int at, Complex& x) const {
       if (s_.sum) {
         const Complex product = x * conjugate(s_.other[place_ + at]);
         s_.sum[place_ + at] = s_.fresh ? product : s_.sum[place_ + at] + product;
       }
       const Complex k = used_ ? filter_[at] : Complex{0, 0};
       x = x * (s_.backward ? conjugate(k) : k);
-    }
-    EMBER_DEVICE void operator()(int row, Complex (&v)[16]) const {
-      static_for<16>([&](auto r) { (*this)(row + r, v[r]); });
     }
 
    private:
@@ -148,10 +147,8 @@ struct Enter {
       return Complex{scale * read(j), scale * read(j + shape.points)};
     };
     if constexpr (kTensor) {
-      Complex* const points = items.points(out, at.item, thread.index() % kWarp);
-      lane.forward(load, [&](int of, int number, Complex x) {
-        points[(number << log2) + of * kWarp] = x;
-      });
+      Complex* const points = items.points(out, at.item, thread.lane());
+      lane.forward(load, [&](int number, Complex x) { points[number] = x; });
     } else {
       Complex* const points = items.points(out, at.item, at.lane);
       lane.forward(load, [&](int row, Complex x) {
@@ -183,8 +180,8 @@ struct Leave {
     };
     Complex* const array = const_cast<Complex*>(in);
     if constexpr (kTensor) {
-      const Complex* const points = items.points(array, at.item, thread.index() % kWarp);
-      lane.inverse([&](int of, int number) { return points[(number << log2) + of * kWarp]; }, keep);
+      const Complex* const points = items.points(array, at.item, thread.lane());
+      lane.inverse([&](int number) { return points[number]; }, keep);
     } else {
       const Complex* const points = items.points(array, at.item, at.lane);
       lane.inverse([&](int row) { return points[int64_t(row * step + at.column) << log2]; }, keep);
@@ -248,8 +245,7 @@ struct Convolve {
     if constexpr (kTensor) {
       const auto middle = [&](int of) {
         const Items::At own = items.at(thread, of);
-        return Spectra::Middle(spectra, shape, own.item, own.channel, of, 0, own.used,
-                               thread.index() % kWarp);
+        return Spectra::Middle(spectra, shape, own.item, own.channel, of, 0, own.used, thread.lane());
       };
       lane.round_trip(load, middle, spectra.returns, keep);
     } else {
@@ -281,7 +277,7 @@ struct Gather {
   const Complex* sums;
   Complex* out;
   int64_t filters, ratio;
-  int side_log2;  // of so many numbers of one channel side by side
+  int side_log2;  // of how many numbers of one channel lie side by side
 
   EMBER_ANYWHERE static int blocks_of(const Shape& shape, int threads) {
     return int((shape.group_points() + threads - 1) / threads);

@@ -48,6 +48,7 @@ __device__ __forceinline__ uint32_t pair(Complex x) {
 class Thread {
  public:
   __device__ int index() const { return int(threadIdx.x); }
+  __device__ int lane() const { return int(threadIdx.x % kWarp); }  // of its warp
   __device__ int count() const { return int(blockDim.x); }
   __device__ int block() const { return int(blockIdx.x); }
   __device__ void barrier() const { __syncthreads(); }

@@ -185,7 +185,8 @@ int ember_gpu_card(int index, ember_card* card) {
       cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index) != cudaSuccess) {
     return EMBER_CARD_FAILED;
   }
-  *card = {shared, processors, cache, major == 8 && minor == 0};
+  const bool tensor = (major == 8 || major == 9) && minor == 0;
+  *card = {shared, processors, cache, tensor};
 #else
   *card = {48 * 1024, 4 + index, 1 << 20, 0};
 #endif

@@ -20,8 +20,9 @@ typedef struct ember_card {
   int64_t tensor;       /* 16-bit signals go through tensor cores: 0 or 1 */
 } ember_card;
 
-/* The properties of card number `index`; 0 or an error code. `tensor` is 1 where tensor cores need
- * less time than ordinary arithmetic, and may be set to 0 to do without; 1 needs capability 8.0. */
+/* The properties of card number `index`; 0 or an error code. `tensor` is 1 where tensor cores
+ * should need less time than ordinary arithmetic, on capabilities 8.0 and 9.0, the only ones that it
+ * may be 1 on; 0 does without. */
 EMBER_API int ember_gpu_card(int index, ember_card* card);
 
 /* Bytes of scratch that one call takes, or minus an error code. wanted: a sum of ember_wanted. */

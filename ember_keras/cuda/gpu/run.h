@@ -226,7 +226,7 @@ class Run {
     const Items items = filter_items(s, part);
     Complex* spectrum = array(s, 0);
     const Complex* sums = array(s, s.filter_groups + (s.data ? 2 : 1) * all);
-    const int side_log2 = s.tensor ? 5 : 0;
+    const int side_log2 = s.tensor ? 8 : 0;
     const Gather gather = {s.shape, summed, sums, spectrum, items.channels, s.ratio, side_log2};
     const int64_t blocks = items.part.items() * Gather::blocks_of(s.shape, kFlat);
     if (!launch(gather, blocks, kFlat, 0, call_.stream)) return false;

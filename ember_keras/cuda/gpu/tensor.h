@@ -38,7 +38,7 @@ EMBER_DEVICE Parts flipped(Parts x, uint32_t signs) { return {x.high ^ signs, x.
 class Matrices {
  public:
   EMBER_DEVICE explicit Matrices(const Thread& thread) : thread_(thread) {
-    const int g = thread.index() >> 2 & 7, t = thread.index() & 3;
+    const int g = thread.lane() / 4, t = thread.lane() % 4;
     static_for<2>([&](auto odd) {
       static_for<2>([&](auto second) {
         const Complex w = near_unit(wrapped((g & 6) + second, 2 * t + odd, 16));

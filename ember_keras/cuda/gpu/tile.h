@@ -45,8 +45,8 @@ EMBER_DEVICE Complex root(int e, int of) {
 // The lane of a thread: its column of the tile, and its offset in units of the transform's points.
 // Twisted transforms have the roots of i where others have those of 1, which costs their first pass
 // other factors. With tensor cores, warps make the passes of strides 16 and 1 in registers, one lane's
-// 256 points after the other's; spectra are in their threads' order then, 32 numbers of a lane side by
-// side.
+// 256 points after the other's; spectra are in their threads' order then, 256 numbers of a lane side
+// by side.
 template <bool kTwisted, bool kTensor = false>
 class Lane {
  public:
@@ -95,8 +95,8 @@ class Lane {
     });
   }
 
-  // All passes forward. `load` gives the tile's rows, `store` takes them; with tensor cores it takes a
-  // lane, 32 times its number of this thread's, and that.
+  // All passes forward. `load` gives the tile's rows, `store` takes them; with tensor cores it takes
+  // a spectrum's number, 0 for the first of this thread's.
   template <class Load, class Store>
   EMBER_DEVICE void forward(Load load, Store store) const {
     inward(load);
@@ -107,7 +107,7 @@ class Lane {
         Points v;
         get(at, v);
         matrices.forward(v);
-        static_for<kOwn>([&](auto i) { store(lane, number(block, i), v[i / 4][i % 4]); });
+        static_for<kOwn>([&](auto i) { store(number(i, lane, block), v[i / 4][i % 4]); });
       });
     } else {
       pass<16, false, false>(1, from(), store);
@@ -120,7 +120,7 @@ class Lane {
       const Matrices matrices(thread_);
       each_block([&](int lane, int block, int at) {
         Points v;
-        static_for<kOwn>([&](auto i) { v[i / 4][i % 4] = load(lane, number(block, i)); });
+        static_for<kOwn>([&](auto i) { v[i / 4][i % 4] = load(number(i, lane, block)); });
         matrices.inverse(v);
         set(at, v);
       });
@@ -132,7 +132,7 @@ class Lane {
   }
 
   // Forward, `middle` on the spectrum, and back. `middle` takes a row and its 16 points; with tensor
-  // cores, a lane, and makes of it what takes a number and its point. The last pass forward and the
+  // cores, a lane, and makes of it what takes the points of its numbers. The last pass forward and the
   // first one back do not leave the registers.
   template <class Load, class Middle, class Store>
   EMBER_DEVICE void round_trip(Load load, Middle middle, bool returns, Store store) const {
@@ -145,7 +145,7 @@ class Lane {
         get(at, v);
         matrices.forward(v);
         const auto own = middle(lane);
-        static_for<kOwn>([&](auto i) { own(number(block, i), v[i / 4][i % 4]); });
+        static_for<kOwn>([&](auto i) { own.point(number(i, 0, block), v[i / 4][i % 4]); });
         if (!returns) return;
         matrices.inverse(v);
         set(at, v);
@@ -186,7 +186,7 @@ class Lane {
   template <class F>
   EMBER_DEVICE void each_block(F f) const {
     const int count = (tile_.rows / kBlockPoints) << tile_.lanes_log2, warps = thread_.count() / kWarp;
-    const int g = thread_.index() >> 2 & 7, t = thread_.index() & 3;
+    const int g = thread_.lane() / 4, t = thread_.lane() % 4;
     const int pitch = pitch_of(tile_.rows, tile_.lanes());
     for (int i = thread_.index() / kWarp; i < count; i += warps) {
       const int lane = i & (tile_.lanes() - 1), block = i >> tile_.lanes_log2;
@@ -194,7 +194,9 @@ class Lane {
       f(lane, block, lane * pitch + far_padded(row) + g);
     }
   }
-  EMBER_DEVICE static int number(int block, int i) { return (block * kOwn + i) * kWarp; }
+  EMBER_DEVICE int number(int i, int lane, int block) const {
+    return ((block << tile_.lanes_log2) + lane) * kBlockPoints + kWarp * i;
+  }
 
   // Points r 16 + s of a block, s = g and g + 8.
   EMBER_DEVICE void get(int at, Points& v) const {

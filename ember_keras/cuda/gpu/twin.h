@@ -205,7 +205,7 @@ class Machine {
       }
       products = at_product > 0;
       if (products && at_product < kWarp) {
-        report("%d threads of warp %d are at a product", at_product, first / kWarp);
+        report("%d of %d threads of warp %d are at a product", at_product, kWarp, first / kWarp);
         return false;  // The others never end.
       }
       if (products) multiply_warp(&fibres_[size_t(first)]);
@@ -283,6 +283,7 @@ class Thread {
  public:
   explicit Thread(Machine* machine) : machine_(machine) {}
   int index() const { return machine_->index(); }
+  int lane() const { return index() % kWarp; }  // of its warp
   int count() const { return machine_->count(); }
   int block() const { return machine_->block(); }
   void barrier() const { machine_->barrier(); }
