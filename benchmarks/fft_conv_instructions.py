@@ -3,9 +3,9 @@
     python -m benchmarks.fft_conv_instructions
 
 Needs nvcc and cuobjdump (in the package nvidia-cuda-cuobjdump). Compiled for capability 8.0 is a
-forward call in float16 whose first pass has radix 4, without gates, skip and period, so that each loop
-of the code is what a call of 1024 points runs; with tensor cores it has no inward and outward passes,
-which 16384 points would have. Printed are instructions a point, of all threads together.
+forward call in float16 whose first pass has radix 4, without gates, skip and period, so that each
+loop of the code is what a call of 1024 points runs; with tensor cores it has no inward and outward
+passes, which 16384 points would have. Printed are instructions a point, of all threads together.
 """
 
 import collections

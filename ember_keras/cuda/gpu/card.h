@@ -36,13 +36,15 @@ __device__ __forceinline__ Complex near_unit(float x) {
   return {__cosf(angle), __sinf(angle)};
 }
 
-// A number's bits that bfloat16 has, and two numbers as bfloat16, the first in the lower half.
-__device__ __forceinline__ float leading(float x) {
-  return __uint_as_float(__float_as_uint(x) & 0xffff0000u);
-}
+// Two numbers as bfloat16, the first in the lower half, and back.
 __device__ __forceinline__ uint32_t pair(Complex x) {
   const __nv_bfloat162 both = __floats2bfloat162_rn(x.re, x.im);
-  return uint32_t(__bfloat16_as_ushort(both.y)) << 16 | __bfloat16_as_ushort(both.x);
+  uint32_t bits;
+  memcpy(&bits, &both, sizeof bits);
+  return bits;
+}
+__device__ __forceinline__ Complex of_pair(uint32_t x) {
+  return {__uint_as_float(x << 16), __uint_as_float(x & 0xffff0000u)};
 }
 
 class Thread {

@@ -24,14 +24,14 @@ using Points = Complex[2][4];
 // One of a thread's points: 2 t plus so much.
 EMBER_ANYWHERE constexpr int point_of(int i) { return i % 2 + i / 2 * 8; }
 
-// Two real numbers as pairs of bfloat16: their leading bits, and what these lack.
+// Two real numbers as pairs of bfloat16: the nearest, and what these lack.
 struct Parts {
   uint32_t high, low;
 };
 
 EMBER_DEVICE Parts parts_of(Complex x) {
-  const Complex high = {leading(x.re), leading(x.im)};
-  return {pair(high), pair(x - high)};
+  const uint32_t high = pair(x);
+  return {high, pair(x - of_pair(high))};
 }
 EMBER_DEVICE Parts flipped(Parts x, uint32_t signs) { return {x.high ^ signs, x.low ^ signs}; }
 

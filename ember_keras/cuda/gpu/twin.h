@@ -75,18 +75,15 @@ inline Complex unit(float x) {
 
 inline Complex near_unit(float x) { return unit(x); }
 
-inline float leading(float x) {
-  uint32_t bits;
-  memcpy(&bits, &x, sizeof x);
-  bits &= 0xffff0000u;
-  memcpy(&x, &bits, sizeof x);
-  return x;
-}
 inline uint32_t pair(Complex x) {
   Brain low, high;
   store(&low, x.re);
   store(&high, x.im);
   return uint32_t(high.bits) << 16 | low.bits;
+}
+inline Complex of_pair(uint32_t x) {
+  const Brain low = {uint16_t(x)}, high = {uint16_t(x >> 16)};
+  return {load(&low), load(&high)};
 }
 
 // The first fault of the calling thread, empty where there was none.
