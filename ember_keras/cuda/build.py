@@ -38,6 +38,8 @@ TWIN_NAME = "fft_conv_twin.so"
 GPU_SOURCES = ("check.cpp", "gpu/schedule.cpp", "gpu/xla.cpp", "gpu/fft_conv.cu")
 CARDS = (75, 80, 86, 89, 90, 100, 120)
 """Compute capabilities that the CUDA kernel is compiled for; later ones compile it when it runs."""
+TENSOR_CARDS = (80, 90)
+"""Those of them that make products of matrices on tensor cores."""
 
 MLX_MODULE = "_fft_conv_mlx"
 _KNOWS_ARRAYS = """
@@ -120,7 +122,10 @@ def build_gpu(folder, compiler=None, flags=()):
         The path of the library, and what the compiler said.
     """
     target = pathlib.Path(folder) / GPU_NAME
-    cards = [f"-gencode=arch=compute_{CARDS[0]},code=sm_{card}" for card in CARDS]
+    cards = [
+        f"-gencode=arch=compute_{80 if card in TENSOR_CARDS else CARDS[0]},code=sm_{card}"
+        for card in CARDS
+    ]
     cards.append(f"-gencode=arch=compute_{CARDS[0]},code=compute_{CARDS[0]}")
     sources = [HERE / source for source in GPU_SOURCES]
     options = (

@@ -168,7 +168,9 @@ class Library:
 class Card(ctypes.Structure):
     """`struct ember_card`: what a graphics card has."""
 
-    _fields_ = [(name, ctypes.c_int64) for name in ("shared_bytes", "processors", "cache_bytes")]
+    _fields_ = [
+        (name, ctypes.c_int64) for name in ("shared_bytes", "processors", "cache_bytes", "tensor")
+    ]
 
 
 class Plan(ctypes.Structure):
@@ -178,7 +180,7 @@ class Plan(ctypes.Structure):
         (name, ctypes.c_int64)
         for name in (
             *("points", "columns", "channels", "blocks", "items", "launches"),
-            "shared_bytes",
+            *("shared_bytes", "tensor"),
         )
     ]
 

@@ -19,8 +19,8 @@ def compile_twin(folder, flags=("-O2",)):
 class Twin:
     """The twin with a card of given properties."""
 
-    def __init__(self, path, shared_bytes=48 * 1024, processors=4, cache_bytes=1 << 18):
-        self.card = library.Card(shared_bytes, processors, cache_bytes)
+    def __init__(self, path, shared_bytes=48 * 1024, processors=4, cache_bytes=1 << 18, tensor=0):
+        self.card = library.Card(shared_bytes, processors, cache_bytes, tensor)
         self.backwards = False
         self._library = library.GpuLibrary(path)
         self._turn = ctypes.CDLL(str(path)).ember_gpu_twin_backwards
@@ -47,8 +47,8 @@ class Twin:
         self._call(self._library.backward, conv, (*inputs, *map(out.get, GRADIENTS)), scratch)
         return out
 
-    def plan(self, u, k, *wanted):
-        return self._library.plan(library.describe(u, k), self.card, *wanted)
+    def plan(self, u, k, *wanted, **options):
+        return self._library.plan(library.describe(u, k, **options), self.card, *wanted)
 
     def _scratch(self, conv, *wanted):
         """Exactly as much as is asked for, and full of what spoils a result."""

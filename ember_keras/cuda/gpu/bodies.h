@@ -48,7 +48,10 @@ struct Items {
   };
 
   EMBER_DEVICE At at(const Thread& thread) const {
-    const int tiles = shape.tiles(), lane = thread.index() & (shape.columns.lanes() - 1);
+    return at(thread, thread.index() & (shape.columns.lanes() - 1));
+  }
+  EMBER_DEVICE At at(const Thread& thread, int lane) const {
+    const int tiles = shape.tiles();
     At a;
     a.item = thread.block() / tiles;
     a.block = part.first_block + a.item / part.groups;
@@ -88,28 +91,31 @@ struct Spectra {
   bool backward = false, fresh = false;  // fresh: the first addend of the sum
   bool returns = true;                   // whether the product is transformed back
 
-  // Points of one thread's channel: `first` is the place of its row 0.
+  // Points of one thread's channel: `first` is the place of its row 0. Where 256 of a channel's numbers
+  // lie side by side, `thread` is the thread's first of them.
   class Middle {
    public:
     EMBER_DEVICE Middle(const Spectra& s, const Shape& shape, int item, int64_t channel, int lane,
-                        int64_t first, bool used)
+                        int64_t first, bool used, int thread = -1)
         : s_(s), log2_(shape.channels_log2), used_(used) {
       const int64_t f = (s.ratio == 1 ? channel : channel / s.ratio) - s.first_filter;
-      const int64_t in_group = f & (shape.channels() - 1);
-      filter_ = s.filter + (f >> log2_) * shape.group_points() + (first << log2_) + in_group;
-      place_ = int64_t(item) * shape.group_points() + (first << log2_) + lane;
+      const int of_group = int(f) & (shape.channels() - 1);
+      const int place = thread < 0 ? of_group : of_group * kBlockPoints + thread;
+      filter_ = s.filter + (f >> log2_) * shape.group_points() + (first << log2_) + place;
+      place_ = int64_t(item) * shape.group_points() + (first << log2_);
+      place_ += thread < 0 ? lane : lane * kBlockPoints + thread;
     }
 
     EMBER_DEVICE void operator()(int row, Complex (&v)[16]) const {
-      static_for<16>([&](auto r) {
-        const int64_t at = int64_t(row + r) << log2_;
-        if (s_.sum) {
-          const Complex product = v[r] * conjugate(s_.other[place_ + at]);
-          s_.sum[place_ + at] = s_.fresh ? product : s_.sum[place_ + at] + product;
-        }
-        const Complex k = used_ ? filter_[at] : Complex{0, 0};
-        v[r] = v[r] * (s_.backward ? conjugate(k) : k);
-      });
+      static_for<16>([&](auto r) { point((row + r) << log2_, v[r]); });
+    }
+    EMBER_DEVICE void point(int at, Complex& x) const {
+      if (s_.sum) {
+        const Complex product = x * conjugate(s_.other[place_ + at]);
+        s_.sum[place_ + at] = s_.fresh ? product : s_.sum[place_ + at] + product;
+      }
+      const Complex k = used_ ? filter_[at] : Complex{0, 0};
+      x = x * (s_.backward ? conjugate(k) : k);
     }
 
    private:
@@ -122,8 +128,9 @@ struct Spectra {
 };
 
 // Signals or filters into spectra, or into columns of larger transforms.
-template <class S>
+template <class S, bool kTensor = false>
 struct Enter {
+  static constexpr bool kProducts = kTensor;
   Items items;
   Operand x;
   float scale;
@@ -133,21 +140,28 @@ struct Enter {
     const Items::At at = items.at(thread);
     const Shape& shape = items.shape;
     const Reader<S> read(x, items.window(items.kind, at), items.batch(at), at.channel, at.used);
-    const Lane<true> lane(thread, shape.columns, at.column);
-    Complex* const points = items.points(out, at.item, at.lane);
+    const Lane<true, kTensor> lane(thread, shape.columns, at.column);
     const int step = shape.columns.step, log2 = shape.channels_log2;
-    lane.forward(
-        [&](int row) {
-          const int j = row * step + at.column;
-          return Complex{scale * read(j), scale * read(j + shape.points)};
-        },
-        [&](int row, Complex x) { points[int64_t(row * step + at.column) << log2] = x; });
+    const auto load = [&](int row) {
+      const int j = row * step + at.column;
+      return Complex{scale * read(j), scale * read(j + shape.points)};
+    };
+    if constexpr (kTensor) {
+      Complex* const points = items.points(out, at.item, thread.lane());
+      lane.forward(load, [&](int number, Complex x) { points[number] = x; });
+    } else {
+      Complex* const points = items.points(out, at.item, at.lane);
+      lane.forward(load, [&](int row, Complex x) {
+        points[int64_t(row * step + at.column) << log2] = x;
+      });
+    }
   }
 };
 
 // Columns, or whole spectra, into signals or filters.
-template <class S>
+template <class S, bool kTensor = false>
 struct Leave {
+  static constexpr bool kProducts = kTensor;
   Items items;
   const Complex* in;
   float scale;
@@ -157,16 +171,21 @@ struct Leave {
     const Items::At at = items.at(thread);
     const Shape& shape = items.shape;
     const Writer<S> write(out, items.window(items.kind, at), items.batch(at), at.channel, at.used);
-    const Lane<true> lane(thread, shape.columns, at.column);
-    const Complex* const points = items.points(const_cast<Complex*>(in), at.item, at.lane);
+    const Lane<true, kTensor> lane(thread, shape.columns, at.column);
     const int step = shape.columns.step, log2 = shape.channels_log2;
-    lane.inverse(
-        [&](int row) { return points[int64_t(row * step + at.column) << log2]; },
-        [&](int row, Complex x) {
-          const int j = row * step + at.column;
-          write(j, scale * x.re);
-          write(j + shape.points, scale * x.im);
-        });
+    const auto keep = [&](int row, Complex x) {
+      const int j = row * step + at.column;
+      write(j, scale * x.re);
+      write(j + shape.points, scale * x.im);
+    };
+    Complex* const array = const_cast<Complex*>(in);
+    if constexpr (kTensor) {
+      const Complex* const points = items.points(array, at.item, thread.lane());
+      lane.inverse([&](int number) { return points[number]; }, keep);
+    } else {
+      const Complex* const points = items.points(array, at.item, at.lane);
+      lane.inverse([&](int row) { return points[int64_t(row * step + at.column) << log2]; }, keep);
+    }
   }
 };
 
@@ -203,8 +222,9 @@ struct Rows {
 };
 
 // A convolution, or the gradients, in one tile.
-template <class S>
+template <class S, bool kTensor = false>
 struct Convolve {
+  static constexpr bool kProducts = kTensor;
   Items items;  // of what is read
   Operand x;
   Spectra spectra;
@@ -214,16 +234,24 @@ struct Convolve {
   EMBER_DEVICE void operator()(const Thread& thread) const {
     const Items::At at = items.at(thread);
     const Shape& shape = items.shape;
-    const Lane<true> lane(thread, shape.columns, 0);
+    const Lane<true, kTensor> lane(thread, shape.columns, 0);
     const Reader<S> read(x, items.window(items.kind, at), items.batch(at), at.channel, at.used);
-    const Spectra::Middle middle(spectra, shape, at.item, at.channel, at.lane, 0, at.used);
     const Writer<S> write(out, items.window(results, at), items.batch(at), at.channel, at.used);
-    lane.round_trip(
-        [&](int row) { return Complex{read(row), read(row + shape.points)}; }, middle,
-        spectra.returns, [&](int row, Complex x) {
-          write(row, x.re);
-          write(row + shape.points, x.im);
-        });
+    const auto load = [&](int row) { return Complex{read(row), read(row + shape.points)}; };
+    const auto keep = [&](int row, Complex x) {
+      write(row, x.re);
+      write(row + shape.points, x.im);
+    };
+    if constexpr (kTensor) {
+      const auto middle = [&](int of) {
+        const Items::At own = items.at(thread, of);
+        return Spectra::Middle(spectra, shape, own.item, own.channel, of, 0, own.used, thread.lane());
+      };
+      lane.round_trip(load, middle, spectra.returns, keep);
+    } else {
+      const Spectra::Middle middle(spectra, shape, at.item, at.channel, at.lane, 0, at.used);
+      lane.round_trip(load, middle, spectra.returns, keep);
+    }
   }
 };
 
@@ -249,6 +277,7 @@ struct Gather {
   const Complex* sums;
   Complex* out;
   int64_t filters, ratio;
+  int side_log2;  // of how many numbers of one channel lie side by side
 
   EMBER_ANYWHERE static int blocks_of(const Shape& shape, int threads) {
     return int((shape.group_points() + threads - 1) / threads);
@@ -258,13 +287,14 @@ struct Gather {
     const int blocks = blocks_of(shape, thread.count()), group = thread.block() / blocks;
     const int i = thread.block() % blocks * thread.count() + thread.index();
     const int log2 = shape.channels_log2, mask = shape.channels() - 1;
-    const int64_t f = (int64_t(group) << log2) + (i & mask);
+    const int lane = i >> side_log2 & mask, rest = i - (lane << side_log2);
+    const int64_t f = (int64_t(group) << log2) + lane;
     if (f >= filters || i >= shape.group_points()) return;
     Complex sum = {0, 0};
     for (int b = 0; b < part.blocks; ++b) {
       for (int64_t c = f * ratio; c < (f + 1) * ratio; ++c) {
         const int64_t item = int64_t(b) * part.groups + (c >> log2);
-        sum = sum + sums[item * shape.group_points() + (i & ~mask) + (c & mask)];
+        sum = sum + sums[item * shape.group_points() + rest + ((c & mask) << side_log2)];
       }
     }
     out[group * shape.group_points() + i] = sum;

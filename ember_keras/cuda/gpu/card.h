@@ -30,14 +30,44 @@ __device__ __forceinline__ Complex unit(float x) {
   return w;
 }
 
+// The same with an error up to 2^-20, for |x| <= 1.
+__device__ __forceinline__ Complex near_unit(float x) {
+  const float angle = x * 3.14159265358979323846f;
+  return {__cosf(angle), __sinf(angle)};
+}
+
+// Two numbers as bfloat16, the first in the lower half, and back.
+__device__ __forceinline__ uint32_t pair(Complex x) {
+  const __nv_bfloat162 both = __floats2bfloat162_rn(x.re, x.im);
+  uint32_t bits;
+  memcpy(&bits, &both, sizeof bits);
+  return bits;
+}
+__device__ __forceinline__ Complex of_pair(uint32_t x) {
+  return {__uint_as_float(x << 16), __uint_as_float(x & 0xffff0000u)};
+}
+
 class Thread {
  public:
   __device__ int index() const { return int(threadIdx.x); }
+  __device__ int lane() const { return int(threadIdx.x % kWarp); }  // of its warp
   __device__ int count() const { return int(blockDim.x); }
   __device__ int block() const { return int(blockIdx.x); }
   __device__ void barrier() const { __syncthreads(); }
   __device__ Complex get(int i) const { return memory()[i]; }
   __device__ void set(int i, Complex x) const { memory()[i] = x; }
+
+  // sums += a b, by a whole warp.
+  __device__ void multiply(const Left& a, const Right& b, Sums& sums) const {
+#if __CUDA_ARCH__ >= 800
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(sums.x[0]), "+f"(sums.x[1]), "+f"(sums.x[2]), "+f"(sums.x[3])
+        : "r"(a.words[0]), "r"(a.words[1]), "r"(a.words[2]), "r"(a.words[3]), "r"(b.words[0]),
+          "r"(b.words[1]));
+#endif
+  }
 
  private:
   static __device__ Complex* memory() {
@@ -46,8 +76,20 @@ class Thread {
   }
 };
 
+// Whether a body makes products of matrices, which cards before 8.0 do not compile.
+template <class Body, class = void>
+constexpr bool kMakesProducts = false;
+template <class Body>
+constexpr bool kMakesProducts<Body, std::void_t<decltype(Body::kProducts)>> = Body::kProducts;
+
 template <class Body>
 __global__ void __launch_bounds__(kThreads, 1) run(const __grid_constant__ Body body) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+  if constexpr (kMakesProducts<Body>) {
+    __trap();
+    return;
+  }
+#endif
   body(Thread());
 }
 

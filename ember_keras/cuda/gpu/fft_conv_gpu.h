@@ -17,9 +17,12 @@ typedef struct ember_card {
   int64_t shared_bytes; /* of shared memory that a block may use */
   int64_t processors;   /* multiprocessors */
   int64_t cache_bytes;  /* of the second-level cache */
+  int64_t tensor;       /* 16-bit signals go through tensor cores: 0 or 1 */
 } ember_card;
 
-/* The properties of card number `index`; 0 or an error code. */
+/* The properties of card number `index`; 0 or an error code. `tensor` is 1 where tensor cores
+ * should need less time than ordinary arithmetic, on capabilities 8.0 and 9.0, the only ones that it
+ * may be 1 on; 0 does without. */
 EMBER_API int ember_gpu_card(int index, ember_card* card);
 enum { EMBER_CURRENT_CARD = -1 }; /* as an index: the card that the calling thread works with */
 
@@ -37,6 +40,7 @@ typedef struct ember_gpu_plan {
   int64_t items;        /* transforms of so many channels that one launch computes, at most */
   int64_t launches;     /* of a forward pass */
   int64_t shared_bytes; /* of a block of threads, at most */
+  int64_t tensor;       /* whether tensor cores make the products of matrices */
 } ember_gpu_plan;
 EMBER_API int ember_gpu_fft_conv_plan(const ember_fft_conv* conv, const ember_card* card, int pass,
                                       int wanted, ember_gpu_plan* plan);

@@ -37,6 +37,19 @@ struct Brain {
   uint16_t bits;
 };
 
+// What one of a warp's threads has of a product of matrices (16, 16) times (16, 8), summed in float:
+// two bfloat16 a word. The PTX ISA says under mma.m16n8k16 which numbers a thread has.
+struct Left {
+  uint32_t words[4];
+};
+struct Right {
+  uint32_t words[2];
+};
+struct Sums {
+  float x[4];
+};
+constexpr int kWarp = 32;
+
 }  // namespace gpu
 }  // namespace ember
 

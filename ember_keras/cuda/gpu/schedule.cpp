@@ -37,12 +37,12 @@ bool make_tile(int64_t rows, int lanes_log2, int step, Tile* tile) {
 }
 
 // One tile with as many channels as fit beside another one, or at least two of them.
-bool one_tile(int64_t n, int64_t width, int64_t shared, Shape* shape) {
+bool one_tile(int64_t n, int64_t width, int64_t shared, bool tensor, Shape* shape) {
   const int widest = log2_of(2 * width - 1);
   shape->points = int(n);
   shape->rows = {1, 1, 0, 0, 1};
   for (int log2 = std::min(5, widest); log2 >= std::min(1, widest); --log2) {
-    const int64_t bytes = tile_bytes(int(n), 1 << log2);
+    const int64_t bytes = tile_bytes(int(n), 1 << log2, tensor && n > kBlockPoints);
     const bool roomy = n << log2 <= kNearPoints && 2 * bytes <= shared;
     const bool fits = log2 <= 3 && bytes <= (log2 > 2 ? shared / 2 : shared);
     if (!roomy && !fits) continue;
@@ -62,10 +62,10 @@ bool two_tiles(int64_t n, int64_t width, int64_t shared, Shape* shape) {
       s.channels_log2 = channels;
       if (n % rows || !make_tile(n / rows, channels, int(rows), &s.columns)) continue;
       if (!make_tile(rows, channels, 1, &s.rows)) continue;
-      if (tile_bytes(s.rows.rows, 1 << channels) > shared) continue;
-      if (tile_bytes(s.columns.rows, 1 << channels) > shared) continue;
+      if (tile_bytes(s.rows.rows, 1 << channels, false) > shared) continue;
+      if (tile_bytes(s.columns.rows, 1 << channels, false) > shared) continue;
       while (s.columns.lanes() < kMostLanes && s.columns.lanes() << 1 <= rows << channels &&
-             tile_bytes(s.columns.rows, 2 * s.columns.lanes()) <= shared / 2) {
+             tile_bytes(s.columns.rows, 2 * s.columns.lanes(), false) <= shared / 2) {
         ++s.columns.lanes_log2;
       }
       const int64_t cost = std::max(s.columns.rows, s.rows.rows);
@@ -76,16 +76,16 @@ bool two_tiles(int64_t n, int64_t width, int64_t shared, Shape* shape) {
   return false;
 }
 
-bool find_shape(int64_t n, int64_t width, int64_t shared, Shape* shape) {
-  return one_tile(n, width, shared, shape) || two_tiles(n, width, shared, shape);
+bool find_shape(int64_t n, int64_t width, int64_t shared, bool tensor, Shape* shape) {
+  return one_tile(n, width, shared, tensor, shape) || two_tiles(n, width, shared, shape);
 }
 
 // The smallest transform of at least so many real points: 2^p or 3 * 2^p complex ones.
-int64_t transform_points(int64_t real, int64_t width, int64_t shared, Shape* shape) {
+int64_t transform_points(int64_t real, int64_t width, int64_t shared, bool tensor, Shape* shape) {
   for (int64_t n = kLeast; n <= kMost; n *= 2) {
-    if (2 * n >= real && find_shape(n, width, shared, shape)) return n;
+    if (2 * n >= real && find_shape(n, width, shared, tensor, shape)) return n;
     const int64_t between = n / 2 * 3;
-    if (2 * between >= real && find_shape(between, width, shared, shape)) return between;
+    if (2 * between >= real && find_shape(between, width, shared, tensor, shape)) return between;
   }
   return 0;
 }
@@ -124,21 +124,23 @@ int make_schedule(const ember_fft_conv& conv, const ember_card& card, bool backw
     s.skip_parts = std::max<int64_t>(1, std::min(parts, conv.length / 256));
   }
   if (s.cut.empty) return EMBER_OK;
+  const bool tensor = card.tensor && conv.dtype != EMBER_FLOAT32;
   const int64_t all = backward ? conv.size : conv.length, taps = s.cut.taps();
-  if (!transform_points(s.cut.points(conv), conv.width, card.shared_bytes, &s.shape)) {
+  if (!transform_points(s.cut.points(conv), conv.width, card.shared_bytes, tensor, &s.shape)) {
     return EMBER_SIZE_OVERFLOW;
   }
   double best = cost_of(s.shape);
   for (int64_t n = 256; n < s.shape.points; n *= 2) {
     Shape shape;
     const int64_t block = 2 * n - taps + 1;
-    if (block < n / 2 || !find_shape(n, conv.width, card.shared_bytes, &shape)) continue;
+    if (block < n / 2 || !find_shape(n, conv.width, card.shared_bytes, tensor, &shape)) continue;
     const double cost = double(divided(all, block)) * cost_of(shape);
     if (cost >= 0.95 * best) continue;
     best = cost;
     s.shape = shape;
     s.cut.cut(conv, block);
   }
+  s.tensor = tensor && s.one_tile() && s.shape.points > kBlockPoints;
   s.column_threads = threads_of(s.shape.columns);
   s.row_threads = s.one_tile() ? 0 : threads_of(s.shape.rows);
   s.groups = divided(conv.width, s.shape.channels());

@@ -17,8 +17,13 @@ struct Schedule {
   int64_t skip_parts;
   bool data, other, sum;       // the arrays of a launch's items
   int column_threads, row_threads;
+  bool tensor;  // the one tile goes through tensor cores
 
   bool one_tile() const { return shape.rows.rows == 1; }
+  int64_t column_bytes() const {
+    return tile_bytes(shape.columns.rows, shape.columns.lanes(), tensor);
+  }
+  int64_t row_bytes() const { return tile_bytes(shape.rows.rows, shape.channels(), false); }
   int64_t item_bytes() const { return shape.group_points() * int64_t(sizeof(Complex)); }
   int64_t scratch_bytes(int64_t width) const;
 };

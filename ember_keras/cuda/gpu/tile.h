@@ -5,7 +5,7 @@
 // they were, so that threads meet between passes alone, and nothing is ever sorted.
 #pragma once
 
-#include "dft.h"
+#include "tensor.h"
 
 namespace ember {
 namespace gpu {
@@ -23,8 +23,17 @@ struct Tile {
 // A row of padding after 16 rows keeps what a warp reads in different banks of shared memory.
 EMBER_ANYWHERE int padded(int row) { return row + (row >> 4); }
 
-EMBER_ANYWHERE int64_t tile_bytes(int rows, int lanes) {
-  return int64_t(padded(rows - 1) + 1) * lanes * int64_t(sizeof(Complex));
+// Where tensor cores transform, one lane follows the other, with two rows of padding after 16, and as
+// many between lanes as keep what a warp reads apart.
+EMBER_ANYWHERE int far_padded(int row) { return row + (row >> 4) * 2; }
+EMBER_ANYWHERE int pitch_of(int rows, int lanes) {
+  const int all = far_padded(rows), apart = lanes > 16 ? 1 : 16 / lanes;
+  return all + ((apart - all) & 15);
+}
+
+EMBER_ANYWHERE int64_t tile_bytes(int rows, int lanes, bool tensor) {
+  const int each = tensor ? pitch_of(rows, lanes) : padded(rows - 1) + 1;
+  return int64_t(each) * lanes * int64_t(sizeof(Complex));
 }
 
 // exp(2 pi i e / of), e < of
@@ -35,21 +44,20 @@ EMBER_DEVICE Complex root(int e, int of) {
 
 // The lane of a thread: its column of the tile, and its offset in units of the transform's points.
 // Twisted transforms have the roots of i where others have those of 1, which costs their first pass
-// other factors.
-template <bool kTwisted>
+// other factors. With tensor cores, warps make the passes of strides 16 and 1 in registers, one lane's
+// 256 points after the other's; spectra are in their threads' order then, 256 numbers of a lane side
+// by side.
+template <bool kTwisted, bool kTensor = false>
 class Lane {
  public:
   EMBER_DEVICE Lane(const Thread& thread, const Tile& tile, int offset)
       : thread_(thread), tile_(tile), offset_(offset) {
     lane_ = thread.index() & (tile.lanes() - 1);
+    if constexpr (kTensor) lane_ *= pitch_of(tile.rows, tile.lanes());
   }
 
-  EMBER_DEVICE Complex get(int row) const {
-    return thread_.get((padded(row) << tile_.lanes_log2) + lane_);
-  }
-  EMBER_DEVICE void set(int row, Complex x) const {
-    thread_.set((padded(row) << tile_.lanes_log2) + lane_, x);
-  }
+  EMBER_DEVICE Complex get(int row) const { return thread_.get(place(row)); }
+  EMBER_DEVICE void set(int row, Complex x) const { thread_.set(place(row), x); }
   EMBER_DEVICE void barrier() const { thread_.barrier(); }
 
   // Calls f(butterfly) for those of this thread.
@@ -87,36 +95,72 @@ class Lane {
     });
   }
 
-  // All passes forward. `load` gives the tile's rows, `store` takes them.
+  // All passes forward. `load` gives the tile's rows, `store` takes them; with tensor cores it takes
+  // a spectrum's number, 0 for the first of this thread's.
   template <class Load, class Store>
   EMBER_DEVICE void forward(Load load, Store store) const {
     inward(load);
     barrier();
-    pass<16, false, false>(1, from(), store);
+    if constexpr (kTensor) {
+      const Matrices matrices(thread_);
+      each_block([&](int lane, int block, int at) {
+        Points v;
+        get(at, v);
+        matrices.forward(v);
+        static_for<kOwn>([&](auto i) { store(number(i, lane, block), v[i / 4][i % 4]); });
+      });
+    } else {
+      pass<16, false, false>(1, from(), store);
+    }
   }
 
   template <class Load, class Store>
   EMBER_DEVICE void inverse(Load load, Store store) const {
-    pass<16, true, false>(1, load, to());
+    if constexpr (kTensor) {
+      const Matrices matrices(thread_);
+      each_block([&](int lane, int block, int at) {
+        Points v;
+        static_for<kOwn>([&](auto i) { v[i / 4][i % 4] = load(number(i, lane, block)); });
+        matrices.inverse(v);
+        set(at, v);
+      });
+    } else {
+      pass<16, true, false>(1, load, to());
+    }
     barrier();
     outward(store);
   }
 
-  // Forward, `middle` on the spectrum, and back. `middle` takes a row and its 16 points: the last
-  // pass forward and the first one back do not leave the registers.
+  // Forward, `middle` on the spectrum, and back. `middle` takes a row and its 16 points; with tensor
+  // cores, a lane, and makes of it what takes the points of its numbers. The last pass forward and the
+  // first one back do not leave the registers.
   template <class Load, class Middle, class Store>
   EMBER_DEVICE void round_trip(Load load, Middle middle, bool returns, Store store) const {
     inward(load);
     barrier();
-    each(16, [&](int i) {
-      Complex v[16];
-      static_for<16>([&](auto r) { v[r] = get(16 * i + r); });
-      Dft<16, false>::run(v);
-      middle(16 * i, v);
-      if (!returns) return;
-      Dft<16, true>::run(v);
-      static_for<16>([&](auto r) { set(16 * i + r, v[r]); });
-    });
+    if constexpr (kTensor) {
+      const Matrices matrices(thread_);
+      each_block([&](int lane, int block, int at) {
+        Points v;
+        get(at, v);
+        matrices.forward(v);
+        const auto own = middle(lane);
+        static_for<kOwn>([&](auto i) { own.point(number(i, 0, block), v[i / 4][i % 4]); });
+        if (!returns) return;
+        matrices.inverse(v);
+        set(at, v);
+      });
+    } else {
+      each(16, [&](int i) {
+        Complex v[16];
+        static_for<16>([&](auto r) { v[r] = get(16 * i + r); });
+        Dft<16, false>::run(v);
+        middle(16 * i, v);
+        if (!returns) return;
+        Dft<16, true>::run(v);
+        static_for<16>([&](auto r) { set(16 * i + r, v[r]); });
+      });
+    }
     if (!returns) return;
     barrier();
     outward(store);
@@ -134,12 +178,45 @@ class Lane {
   EMBER_DEVICE From from() const { return {*this}; }
   EMBER_DEVICE To to() const { return {*this}; }
 
-  // All passes but those of stride 1.
+  EMBER_DEVICE int place(int row) const {
+    return kTensor ? lane_ + far_padded(row) : (padded(row) << tile_.lanes_log2) + lane_;
+  }
+
+  // Calls f(lane, block, place) for the blocks of 256 points of this thread's warp.
+  template <class F>
+  EMBER_DEVICE void each_block(F f) const {
+    const int count = (tile_.rows / kBlockPoints) << tile_.lanes_log2, warps = thread_.count() / kWarp;
+    const int g = thread_.lane() / 4, t = thread_.lane() % 4;
+    const int pitch = pitch_of(tile_.rows, tile_.lanes());
+    for (int i = thread_.index() / kWarp; i < count; i += warps) {
+      const int lane = i & (tile_.lanes() - 1), block = i >> tile_.lanes_log2;
+      const int row = kBlockPoints * block + 32 * t;
+      f(lane, block, lane * pitch + far_padded(row) + g);
+    }
+  }
+  EMBER_DEVICE int number(int i, int lane, int block) const {
+    return ((block << tile_.lanes_log2) + lane) * kBlockPoints + kWarp * i;
+  }
+
+  // Points r 16 + s of a block, s = g and g + 8.
+  EMBER_DEVICE void get(int at, Points& v) const {
+    static_for<kOwn>([&](auto i) {
+      v[i / 4][i % 4] = thread_.get(at + far_padded(16 * point_of(i % 4)) + i / 4 * 8);
+    });
+  }
+  EMBER_DEVICE void set(int at, const Points& v) const {
+    static_for<kOwn>([&](auto i) {
+      thread_.set(at + far_padded(16 * point_of(i % 4)) + i / 4 * 8, v[i / 4][i % 4]);
+    });
+  }
+
+  // All passes but those of stride 1, and of stride 16 with tensor cores.
+  static constexpr int kLeastStride = kTensor ? 256 : 16;
   template <class Load>
   EMBER_DEVICE void inward(Load load) const {
     int stride = tile_.rows / tile_.first;
     first<false>(stride, load, to());
-    for (stride /= 16; stride > 1; stride /= 16) {
+    for (stride /= 16; stride >= kLeastStride; stride /= 16) {
       barrier();
       pass<16, false, false>(stride, from(), to());
     }
@@ -147,7 +224,7 @@ class Lane {
   template <class Store>
   EMBER_DEVICE void outward(Store store) const {
     const int widest = tile_.rows / tile_.first;
-    for (int stride = 16; stride < widest; stride *= 16) {
+    for (int stride = kLeastStride; stride < widest; stride *= 16) {
       pass<16, true, false>(stride, from(), to());
       barrier();
     }

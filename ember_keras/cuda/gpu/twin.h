@@ -73,6 +73,19 @@ inline Complex unit(float x) {
   return {float(std::cos(angle)), float(std::sin(angle))};
 }
 
+inline Complex near_unit(float x) { return unit(x); }
+
+inline uint32_t pair(Complex x) {
+  Brain low, high;
+  store(&low, x.re);
+  store(&high, x.im);
+  return uint32_t(high.bits) << 16 | low.bits;
+}
+inline Complex of_pair(uint32_t x) {
+  const Brain low = {uint16_t(x)}, high = {uint16_t(x >> 16)};
+  return {load(&low), load(&high)};
+}
+
 // The first fault of the calling thread, empty where there was none.
 inline thread_local char fault[200] = "";
 
@@ -92,7 +105,13 @@ class Machine {
     uint32_t written, read;  // since which barrier
   };
 
-  void barrier() { give_way(); }
+  void barrier() { give_way(Wait::kBarrier); }
+
+  void multiply(const Left& a, const Right& b, Sums& sums) {
+    Fibre& fibre = fibres_[size_t(now_)];
+    fibre.left = &a, fibre.right = &b, fibre.sums = &sums;
+    give_way(Wait::kProduct);
+  }
 
   Complex get(int i) {
     Word* word = find(i);
@@ -127,10 +146,15 @@ class Machine {
 
  private:
   static constexpr size_t kStack = 96 * 1024;
+  enum class Wait { kBarrier, kProduct, kDone };
   struct Fibre {
     ucontext_t context;
-    bool done;
+    Wait wait;
     void* fake = nullptr;
+    const Left* left;
+    const Right* right;
+    Sums* sums;
+    bool done() const { return wait == Wait::kDone; }
   };
 
   Word* find(int i) {
@@ -141,7 +165,7 @@ class Machine {
 
   __attribute__((noinline)) void prepare(int thread) {
     Fibre& fibre = fibres_[size_t(thread)];
-    fibre.done = false;
+    fibre.wait = Wait::kBarrier;
     fibre.fake = nullptr;
     getcontext(&fibre.context);
     fibre.context.uc_stack.ss_sp = stacks_.get() + size_t(thread) * kStack;
@@ -150,9 +174,10 @@ class Machine {
     makecontext(&fibre.context, enter, 0);
   }
 
-  void give_way() {
+  void give_way(Wait wait) {
     Fibre& fibre = fibres_[size_t(now_)];
-    leave(fibre.done ? nullptr : &fibre.fake, main_stack_, main_bytes_);
+    fibre.wait = wait;
+    leave(fibre.done() ? nullptr : &fibre.fake, main_stack_, main_bytes_);
     swapcontext(&fibre.context, &main_);
     arrive(fibre.fake);
   }
@@ -163,6 +188,52 @@ class Machine {
     leave(&fake, stacks_.get() + size_t(thread) * kStack, kStack);
     swapcontext(&main_, &fibres_[size_t(thread)].context);
     arrive(fake);
+  }
+
+  // Runs a warp's threads, from `first` on, to the next barrier or to their end.
+  bool run_warp(int first, int threads) {
+    const int count = std::min(kWarp, threads - first);
+    for (bool products = true; products;) {
+      int at_product = 0;
+      for (int t = 0; t < count; ++t) {
+        const int thread = first + (backwards ? count - 1 - t : t);
+        if (!fibres_[size_t(thread)].done()) resume(thread);
+        at_product += fibres_[size_t(thread)].wait == Wait::kProduct;
+      }
+      products = at_product > 0;
+      if (products && at_product < kWarp) {
+        report("%d of %d threads of warp %d are at a product", at_product, kWarp, first / kWarp);
+        return false;  // The others never end.
+      }
+      if (products) multiply_warp(&fibres_[size_t(first)]);
+    }
+    return true;
+  }
+
+  // A warp's product, from its threads' parts.
+  static void multiply_warp(Fibre* lanes) {
+    const auto half = [](uint32_t word, int upper) {
+      const Brain x = {uint16_t(word >> 16 * upper)};
+      return load(&x);
+    };
+    float a[16][16], b[16][8];
+    for (int lane = 0; lane < kWarp; ++lane) {
+      const int group = lane / 4, pair = lane % 4 * 2;
+      for (int i = 0; i < 8; ++i) {
+        const int row = group + i / 2 % 2 * 8, column = pair + i % 2 + i / 4 * 8;
+        a[row][column] = half(lanes[lane].left->words[i / 2], i % 2);
+      }
+      for (int i = 0; i < 4; ++i) {
+        b[pair + i % 2 + i / 2 * 8][group] = half(lanes[lane].right->words[i / 2], i % 2);
+      }
+    }
+    for (int lane = 0; lane < kWarp; ++lane) {
+      for (int i = 0; i < 4; ++i) {
+        const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+        float& sum = lanes[lane].sums->x[i];
+        for (int k = 0; k < 16; ++k) sum += a[row][k] * b[k][column];
+      }
+    }
   }
 
   // The address sanitizer wants to know which stack is in use.
@@ -189,8 +260,7 @@ class Machine {
     Machine* machine = running();
     machine->arrive(nullptr);
     machine->call_(machine);
-    machine->fibres_[size_t(machine->now_)].done = true;
-    machine->give_way();
+    machine->give_way(Wait::kDone);
   }
 
   std::vector<Word> words_;
@@ -210,11 +280,13 @@ class Thread {
  public:
   explicit Thread(Machine* machine) : machine_(machine) {}
   int index() const { return machine_->index(); }
+  int lane() const { return index() % kWarp; }  // of its warp
   int count() const { return machine_->count(); }
   int block() const { return machine_->block(); }
   void barrier() const { machine_->barrier(); }
   Complex get(int i) const { return machine_->get(i); }
   void set(int i, Complex x) const { machine_->set(i, x); }
+  void multiply(const Left& a, const Right& b, Sums& sums) const { machine_->multiply(a, b, sums); }
 
  private:
   Machine* machine_;
@@ -232,11 +304,11 @@ bool Machine::run(const Body& body, int64_t blocks, int threads, int64_t shared_
     words_.assign(size_t(shared_bytes) / sizeof(Complex), {{0, 0}, -1, -1, 0, 0});
     for (int t = 0; t < threads; ++t) prepare(t);
     for (int done = 0; done < threads;) {
-      for (int t = 0; t < threads; ++t) {
-        const int thread = backwards ? threads - 1 - t : t;
-        if (!fibres_[size_t(thread)].done) resume(thread);
+      const int warps = (threads + kWarp - 1) / kWarp;
+      for (int w = 0; w < warps; ++w) {
+        if (!run_warp((backwards ? warps - 1 - w : w) * kWarp, threads)) return false;
       }
-      done = int(std::count_if(fibres_.begin(), fibres_.end(), [](const Fibre& f) { return f.done; }));
+      done = int(std::count_if(fibres_.begin(), fibres_.end(), [](const Fibre& f) { return f.done(); }));
       if (done && done < threads) {
         report("%d of %d threads of block %lld left before a barrier", done, threads,
                static_cast<long long>(index_));
