@@ -50,6 +50,7 @@ def run(u, k, d, start, length, skip, fft_length):
 
     def backward(inputs, _, g):
         u, k, *skips = inputs
+        g.set_shape((u.shape[0], length, u.shape[2]))  # TensorFlow may have lost it.
         return slopes(u, k, g, *skips)
 
     def backward_forward(u, k, g, *skips):
@@ -70,7 +71,7 @@ def run(u, k, d, start, length, skip, fft_length):
 
 
 def _call(name, inputs, like, start, skip):
-    """Call a handler on tensors, of which the first alone may have an unknown batch."""
+    """Call a handler on tensors, of which u and g may have an unknown batch."""
     skips = len(inputs) - (3 if name == BACKWARD else 2)
     numbers = {"start": start, "skip": skip, "skips": skips, "threads": _threads()}
     return tf_xla.call_module(
