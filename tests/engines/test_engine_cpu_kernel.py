@@ -491,6 +491,33 @@ def test_tensorflow_lays_out_what_it_transposes(monkeypatch):
 
 
 @only["tensorflow"]
+def test_tensorflow_loops_and_cotangents_without_a_shape(monkeypatch):
+    import tensorflow as tf
+
+    tensors = arguments((2, 20, 6, 20, 3), "float64")
+
+    @tf.custom_gradient
+    def forgotten(y):
+        return y, lambda g: tf.py_function(lambda g: 2 * g, [g], tf.float64)
+
+    def slopes(*tensors):
+        u, *filters = tensors
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            u = tf.while_loop(
+                lambda i, u: i < 3, lambda i, u: (i + 1, tf.sin(run(u, *filters))), (0, u)
+            )[1]
+            loss = tf.reduce_sum(tf.sin(forgotten(run(u, *filters))))
+        return tape.gradient(loss, tensors)
+
+    monkeypatch.setenv("EMBER_KERNELS", "portable")
+    expected = slopes(*tensors)
+    monkeypatch.setenv("EMBER_KERNELS", "cpu_fft_conv")
+    for got, right in zip(tf.function(slopes)(*tensors), expected, strict=True):
+        assert error(got.numpy(), right.numpy()) < 1e-12
+
+
+@only["tensorflow"]
 def test_tensorflow_maps_over_it(monkeypatch):
     import tensorflow as tf
 

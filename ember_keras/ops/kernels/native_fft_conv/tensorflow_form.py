@@ -54,6 +54,7 @@ def run(u, k, d, gate_in, gate_out, start, length, skip, fft_length):
 
     def backward(inputs, _, g):
         u, k, *more = inputs
+        g.set_shape((u.shape[0], length, u.shape[2]))  # TensorFlow may have lost it.
         return slopes(u, k, g, *more)
 
     def backward_forward(u, k, g, *more):
@@ -77,7 +78,7 @@ def run(u, k, d, gate_in, gate_out, start, length, skip, fft_length):
 
 
 def _call(name, inputs, like, numbers):
-    """Call a handler on tensors, whose batch alone may be unknown."""
+    """Call a handler on tensors, of which u, g and the gates may have an unknown batch."""
     return tf_xla.call_module(
         inputs,
         version=VERSION,
