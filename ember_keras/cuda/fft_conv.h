@@ -91,6 +91,13 @@ EMBER_API int ember_fft_conv_backward(const ember_fft_conv* conv, const void* u,
                                       void* dgate_out, void* scratch, int64_t scratch_bytes,
                                       int threads);
 
+/* Calls run in the threads of an OpenMP from now on, for a framework that has one: `parallel` is its
+ * GOMP_parallel, `number` and `size` its omp_get_thread_num and omp_get_num_threads. Its threads look
+ * for work for a while before they sleep, and the kernel's own would have to share the processor
+ * with them. Null: the kernel's own threads again. */
+EMBER_API void ember_fft_conv_use_openmp(void (*parallel)(void (*)(void*), void*, unsigned, unsigned),
+                                         int (*number)(void), int (*size)(void));
+
 /* A sentence for an error code. */
 EMBER_API const char* ember_fft_conv_error(int status);
 

@@ -103,6 +103,27 @@ class Library:
         self._isa = library.ember_fft_conv_isa
         self._isa.restype = ctypes.c_char_p
         self.version = library.ember_fft_conv_version
+        self._use_openmp = library.ember_fft_conv_use_openmp
+        self._use_openmp.argtypes = [pointer] * 3
+        self._use_openmp.restype = None
+
+    def use_openmp(self, owner):
+        """Run in the threads of the OpenMP that a shared library is linked to, where there is one.
+
+        Args:
+            owner: path of the shared library.
+
+        Returns:
+            bool, whether there is one.
+        """
+        names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
+        try:
+            linked = ctypes.CDLL(str(owner))
+            found = [ctypes.cast(getattr(linked, name), ctypes.c_void_p) for name in names]
+        except (OSError, AttributeError):
+            return False
+        self._use_openmp(*found)
+        return True
 
     def error(self, status):
         """Return the sentence for an error code."""

@@ -232,7 +232,7 @@ def test_an_error_of_the_kernel_is_one_of_python():
 
     u, k, _ = arguments((2, 20, 6, 20, 4))
     with pytest.raises(jax.errors.JaxRuntimeError, match="does not divide the width"):
-        jax_form.run(u, k, None, None, None, 0, 20, 0, 40)
+        jax_form.run(u, k, None, 0, 20, 0, 40)
 
 
 @only["mlx"]
@@ -369,6 +369,28 @@ def test_the_operator_of_torch():
 
 
 @only["torch"]
+def test_it_runs_in_the_threads_of_torch():
+    """As many as torch uses, and no others."""
+    import torch
+
+    from ember_keras.cuda import library
+
+    kernel = library.load()[0]
+    assert kernel.use_openmp(torch._C.__file__)
+    assert not library.load()[0].use_openmp("no-such-library.so")
+    u, k, d = arguments((4, 300, 40, 300, 40))
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            found += [run(u, k, d), torch.ops.ember_keras.fft_conv(u, k, d, None, None, 0, 300, 0)]
+    finally:
+        torch.set_num_threads(threads)
+    for y in found[1:]:
+        assert error(y, found[0].numpy()) < 1e-6
+
+
+@only["torch"]
 def test_torch_derivatives_of_both_orders():
     import torch
 
@@ -377,7 +399,7 @@ def test_torch_derivatives_of_both_orders():
     tensors = [x.double().requires_grad_() for x in arguments((2, 9, 4, 9, 2))]
 
     def window(u, k, d, gate_in=None, gate_out=None):
-        return torch_form.run(u, k, d, gate_in, gate_out, 1, 8, 1, 18)
+        return torch_form.run(u, k, d, 1, 8, 1, 18, gate_in, gate_out)
 
     gates = [tensors[0].detach().cos(), tensors[0].detach()[:, 1:].sin()]
     for given in (tensors, [*tensors, *(gate.requires_grad_() for gate in gates)]):
@@ -405,7 +427,7 @@ def test_torch_compile_and_torch_func():
         assert error(got, expected) < 1e-5
 
     def loss(u, k):
-        return torch_form.run(u, k, d, None, None, 0, 20, 0, 40).sin().sum()
+        return torch_form.run(u, k, d, 0, 20, 0, 40).sin().sum()
 
     us = torch.stack([u, 2 * u])
     found = torch.func.vmap(torch.func.grad(loss), (0, None))(us, k)
@@ -413,7 +435,7 @@ def test_torch_compile_and_torch_func():
         assert error(got.numpy(), torch.func.grad(loss)(row, k).numpy()) < 1e-5
 
     def with_gates(gate_in, gate_out):
-        return torch_form.run(u, k, d, gate_in, gate_out, 0, 20, 0, 40)
+        return torch_form.run(u, k, d, 0, 20, 0, 40, gate_in, gate_out)
 
     pairs = us.cos(), us.sin().movedim(0, 2)
     for axes in ((0, 2), (None, 2)):
@@ -582,7 +604,7 @@ def test_an_error_of_the_kernel_is_one_of_tensorflow():
 
     u, k, _ = arguments((2, 20, 6, 20, 4))
     with pytest.raises(tf.errors.InvalidArgumentError, match="does not divide the width"):
-        tensorflow_form.run(u, k, None, None, None, 0, 20, 0, 40)
+        tensorflow_form.run(u, k, None, 0, 20, 0, 40)
 
 
 @only["tensorflow"]

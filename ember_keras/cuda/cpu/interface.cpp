@@ -213,6 +213,11 @@ int ember_fft_conv_backward(const ember_fft_conv* conv, const void* u, const voi
   return run(&call, scratch, scratch_bytes, bytes, threads);
 }
 
+void ember_fft_conv_use_openmp(void (*parallel)(void (*)(void*), void*, unsigned, unsigned),
+                               int (*number)(void), int (*size)(void)) {
+  use_openmp(parallel, number, size);
+}
+
 const char* ember_fft_conv_error(int status) { return describe(status); }
 
 const char* ember_fft_conv_isa(int requested) {

@@ -15,9 +15,12 @@ namespace ember {
 // Waits a few microseconds in a loop, then sleeps.
 struct Barrier {
   explicit Barrier(int size) : size_(size) {}
+  // Each thread may say how many there are before it waits for the first time; all say the same.
+  void set_size(int size) { size_.store(size, std::memory_order_relaxed); }
   void wait() {
     const unsigned round = round_.load(std::memory_order_acquire);
-    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
+    const int size = size_.load(std::memory_order_relaxed);
+    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
       arrived_.store(0, std::memory_order_relaxed);
       {
         const std::lock_guard<std::mutex> guard(lock_);
@@ -34,7 +37,7 @@ struct Barrier {
   }
 
  private:
-  const int size_;
+  std::atomic<int> size_;
   std::atomic<int> arrived_{0};
   std::atomic<unsigned> round_{0};
   std::mutex lock_;
@@ -101,10 +104,44 @@ Worker* take_worker() {
   return nullptr;
 }
 
+// A framework's OpenMP, whose threads look for work for a while before they sleep: they would take
+// turns with ours for the same cores.
+struct OpenMp {
+  Parallel parallel;
+  int (*number)();
+  int (*size)();
+};
+std::atomic<const OpenMp*> openmp{nullptr};
+
+struct Job {
+  const OpenMp* openmp;
+  void (*work)(void*, const Team&);
+  void* argument;
+  Barrier barrier;
+};
+
+void do_job(void* data) {
+  Job& job = *static_cast<Job*>(data);
+  const Team team = {job.openmp->number(), job.openmp->size(), &job.barrier};
+  job.barrier.set_size(team.size);
+  job.work(job.argument, team);
+}
+
 }  // namespace
+
+void use_openmp(Parallel parallel, int (*number)(), int (*size)()) {
+  // Those that stood before may be in use: they are left.
+  openmp.store(parallel ? new OpenMp{parallel, number, size} : nullptr);
+}
 
 void run_team(int threads, void (*work)(void*, const Team&), void* argument) {
   (void)registered;
+  const OpenMp* given = openmp.load();
+  if (given && threads > 1) {
+    Job job = {given, work, argument, Barrier(1)};
+    given->parallel(do_job, &job, unsigned(threads), 0);
+    return;
+  }
   std::vector<Worker*> workers;
   try {
     workers.reserve(threads);

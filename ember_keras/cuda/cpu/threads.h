@@ -16,4 +16,9 @@ struct Team {
 // when all are done. There may be fewer, where the machine gives no more; the team says how many.
 void run_team(int threads, void (*work)(void*, const Team&), void* argument);
 
+// From now on teams are those of an OpenMP: parallel(f, data, threads, 0) calls f(data) in each thread
+// of one, where number() and size() say which it is and how many there are. Null: our own threads.
+using Parallel = void (*)(void (*f)(void*), void* data, unsigned threads, unsigned flags);
+void use_openmp(Parallel parallel, int (*number)(), int (*size)());
+
 }  // namespace ember

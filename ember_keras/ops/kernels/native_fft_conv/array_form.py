@@ -7,7 +7,7 @@ from ember_keras.cuda import library
 _LIBRARY = library.load()[0]
 
 
-def run(u, k, d, gate_in, gate_out, start, length, skip, fft_length):
+def run(u, k, d, start, length, skip, fft_length, gate_in=None, gate_out=None):
     """Return the window ``[start, start + length)`` of the convolution, as `parallel.windowed`."""
     kind = np.float64 if u.dtype == np.float64 else np.float32
     k = np.asarray(k, kind)

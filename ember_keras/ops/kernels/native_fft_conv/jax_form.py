@@ -19,7 +19,7 @@ for _PLATFORM, _LIBRARY in {"cpu": library.load()[0], "CUDA": library.load_gpu()
             jax.ffi.register_ffi_target(_NAME, jax.ffi.pycapsule(_HANDLER), platform=_PLATFORM)
 
 
-def run(u, k, d, gate_in, gate_out, start, length, skip, fft_length):
+def run(u, k, d, start, length, skip, fft_length, gate_in=None, gate_out=None):
     """Return the window ``[start, start + length)`` of the convolution, as `parallel.windowed`."""
     k = k.astype(u.dtype if u.dtype == jnp.float64 else jnp.float32)
     d = None if d is None else d.astype(k.dtype)

@@ -39,7 +39,7 @@ REASON = _register()
 """Why TensorFlow can't call the kernel, in a sentence, or None where it can."""
 
 
-def run(u, k, d, gate_in, gate_out, start, length, skip, fft_length):
+def run(u, k, d, start, length, skip, fft_length, gate_in=None, gate_out=None):
     """Return the window ``[start, start + length)`` of the convolution, as `parallel.windowed`."""
     k = tf.cast(k, tf.float64 if u.dtype == tf.float64 else tf.float32)
     every = (u, k, None if d is None else tf.cast(d, k.dtype), gate_in, gate_out)

@@ -10,6 +10,8 @@ from ember_keras.ops.kernels.gradient import with_gradient
 
 _LIBRARY = library.load()[0]
 _GPU = library.load_gpu()[0]
+if _LIBRARY is not None:
+    _LIBRARY.use_openmp(torch._C.__file__)
 
 _DTYPES = {
     torch.float32: library.FLOAT32,
@@ -19,7 +21,7 @@ _DTYPES = {
 }
 
 
-def run(u, k, d, gate_in, gate_out, start, length, skip, fft_length):
+def run(u, k, d, start, length, skip, fft_length, gate_in=None, gate_out=None):
     """Return the window ``[start, start + length)`` of the convolution, as `parallel.windowed`."""
     k = k.to(_kind(u.dtype))
     every = (u, k, d if d is None else d.to(k.dtype), gate_in, gate_out)
