@@ -28,7 +28,7 @@ class Convolution : Operands<R> {
   using V = Vector<R>;
   using Base = Operands<R>;
   using Base::c_, Base::call_, Base::cotangent, Base::filters_of, Base::input, Base::item_cotangent;
-  using Base::item_input, Base::lanes_of, Base::min, Base::signal, Base::skip_factors, Base::stream;
+  using Base::item_input, Base::item_lanes, Base::lanes_of, Base::min, Base::signal, Base::skip_factors, Base::stream;
 
   // Threads and scratch of a phase.
   struct Crew {
@@ -113,6 +113,28 @@ class Convolution : Operands<R> {
     for (int64_t set = s.sets * crew.sets.rank / crew.sets.size; set < last; ++set) f(set);
   }
 
+  // Neighbouring sets that go through a signal together, so that its memory is read in order.
+  static constexpr int64_t kBundle = 8;
+
+  template <class F>
+  void each_bundle(const Schedule& s, const Crew& crew, F f) const {
+    const int64_t last = s.sets * (crew.sets.rank + 1) / crew.sets.size;
+    const int64_t bundle = min(kBundle, s.array_bytes / kLine / (s.high - s.low));  // that fit
+    for (int64_t set = s.sets * crew.sets.rank / crew.sets.size; set < last; set += bundle) {
+      f(set, min(last, set + bundle));
+    }
+  }
+
+  // The taps of a bundle's filters; returns those of the first.
+  const V* bundle_taps(const Schedule& s, const Crew& crew, int64_t first, int64_t last) const {
+    const int64_t taps = s.high - s.low;
+    V* k = reinterpret_cast<V*>(crew.filter);
+    for (int64_t set = first; set < last; ++set) {
+      filters_of(s, set).read(k + (set - first) * taps * kParts, 0, taps);
+    }
+    return k;
+  }
+
   template <class F>
   void each_item(const Schedule& s, const Crew& crew, int64_t set, F f) const {
     const int64_t items = s.groups * s.row_groups * s.blocks;
@@ -153,6 +175,21 @@ class Convolution : Operands<R> {
                const ember_strides& gate_strides) const {
     const Schedule& s = call_.forward;
     const Crew crew = crew_of(s);
+    if (s.direct && crew.rows.size == 1) {
+      const int64_t lines = (s.high - s.low) * kParts;
+      return each_bundle(s, crew, [&](int64_t first, int64_t last) {
+        const V* k = bundle_taps(s, crew, first, last);
+        each_item(s, crew, first, [&](int64_t i, bool, const Lanes<R>&, int64_t index) {
+          for (int64_t set = first; set < last; ++set) {
+            SignalSink<R> sink;
+            set_outputs(sink, s, s.at(c_, index), item_lanes(s, set, i), y, strides, gate,
+                        gate_strides);
+            direct_forward(s, crew, s.at(c_, index), item_input(s, set, i), sink,
+                           k + (set - first) * lines);
+          }
+        });
+      });
+    }
     const Transform<R> transform = {s.plan, crew.tile};
     each_set(s, crew, [&](int64_t set) {
       const Team& filters = crew.rows.size > 1 ? crew.rows : crew.passes;
@@ -166,7 +203,7 @@ class Convolution : Operands<R> {
         if (s.direct) {
           sink.prefetch(block.low, block.high - block.low, true);
           if (more) item_input(s, set, i + 1).prefetch(0, s.block, true);
-          return direct_forward(s, crew, block, x, sink);
+          return direct_forward(s, crew, block, x, sink, reinterpret_cast<V*>(crew.filter));
         }
         const int64_t next_set = set + 1 < s.sets ? set + 1 : set;
         C* data = crew.arrays[0];
@@ -188,6 +225,27 @@ class Convolution : Operands<R> {
     const Schedule& s = call_.backward;
     const Crew crew = crew_of(s);
     const bool signals = call_.du || call_.dgate_in, outputs = outputs_too();
+    if (s.direct && crew.rows.size == 1) {
+      const int64_t lines = (s.high - s.low) * kParts;
+      return each_bundle(s, crew, [&](int64_t first, int64_t last) {
+        const V* k = bundle_taps(s, crew, first, last);
+        V* sums = reinterpret_cast<V*>(crew.arrays[2]);
+        if (call_.dk) memset(sums, 0, (last - first) * lines * sizeof(V));
+        each_item(s, crew, first, [&](int64_t i, bool, const Lanes<R>&, int64_t index) {
+          for (int64_t set = first; set < last; ++set) {
+            const Lanes<R> lanes = item_lanes(s, set, i);
+            const Block block = s.at(c_, index);
+            SignalSink<R> sink;
+            set_gradients(sink, lanes, block);
+            direct_backward(s, crew, lanes, block, sink, signals, k + (set - first) * lines,
+                            sums + (set - first) * lines);
+          }
+        });
+        for (int64_t set = first; call_.dk && set < last; ++set) {
+          filter_gradient(s, crew, crew.passes, set, sums + (set - first) * lines);
+        }
+      });
+    }
     each_set(s, crew, [&](int64_t set) {
       const Team& filters = crew.rows.size > 1 ? crew.rows : crew.passes;
       if (!s.empty && (signals || outputs)) filter_spectrum(s, crew, filters, set);
@@ -202,7 +260,7 @@ class Convolution : Operands<R> {
         backward_item(s, crew, lanes, s.at(c_, index), next, signals, outputs);
       });
       crew.rows.wait();
-      if (call_.dk) filter_gradient(s, crew, filters, set);
+      if (call_.dk) filter_gradient(s, crew, filters, set, crew.arrays[2]);
     });
   }
 
@@ -213,17 +271,17 @@ class Convolution : Operands<R> {
   }
 
   void direct_forward(const Schedule& s, const Crew& crew, const Block& block, const Source<R>& x,
-                      Sink<R>& sink) const {
+                      Sink<R>& sink, const V* k) const {
     const int64_t taps = s.high - s.low, count = block.high - block.low;
     V* in = reinterpret_cast<V*>(crew.arrays[0]);
     V* out = in + (count + taps) * kParts;
     x.read(in, block.low - taps + 1, count + taps - 1);
-    apply_taps<false, R>(in, reinterpret_cast<const V*>(crew.filter), taps, out, count);
+    apply_taps<false, R>(in, k, taps, out, count);
     write_all(sink, out, block.low, count);
   }
 
   void direct_backward(const Schedule& s, const Crew& crew, const Lanes<R>& lanes,
-                       const Block& block, Sink<R>& sink, bool signals) const {
+                       const Block& block, Sink<R>& sink, bool signals, const V* k, V* sums) const {
     const int64_t taps = s.high - s.low, count = block.size;
     V* in = reinterpret_cast<V*>(crew.arrays[0]);
     V* out = in + (count + taps + kTogether) * kParts;
@@ -234,10 +292,10 @@ class Convolution : Operands<R> {
       source.shift = block.first;
       source.high = count;
       source.read(x, 0, count);
-      add_products<R>(x, in, taps, reinterpret_cast<V*>(crew.arrays[2]), count);
+      add_products<R>(x, in, taps, sums, count);
     }
     if (!signals) return;
-    apply_taps<true, R>(in, reinterpret_cast<const V*>(crew.filter), taps, out, count);
+    apply_taps<true, R>(in, k, taps, out, count);
     write_all(sink, out, 0, count);
   }
 
@@ -248,10 +306,7 @@ class Convolution : Operands<R> {
     memset(reinterpret_cast<char*>(x) + first, 0, last - first);
   }
 
-  // `next` is what the next item reads first, or nothing.
-  void backward_item(const Schedule& s, const Crew& crew, const Lanes<R>& lanes, const Block& block,
-                     const Source<R>& next, bool signals, bool outputs) const {
-    SignalSink<R> sink;
+  void set_gradients(SignalSink<R>& sink, const Lanes<R>& lanes, const Block& block) const {
     sink.first = signal(call_.du, c_.du, lanes);
     sink.first_gate = signal(call_.gate_in, c_.gate_in, lanes);
     sink.second = signal(call_.dgate_in, c_.dgate_in, lanes);
@@ -259,18 +314,27 @@ class Convolution : Operands<R> {
     sink.low = 0;
     sink.high = block.size;
     sink.shift = block.first;
-    if (call_.d) {
-      sink.skips = true;
-      skip_factors(lanes, sink.d);
-      sink.other = cotangent(lanes);
-      sink.other.shift = -c_.skip;
-      sink.other.high = c_.size;
-    }
+    if (!call_.d) return;
+    sink.skips = true;
+    skip_factors(lanes, sink.d);
+    sink.other = cotangent(lanes);
+    sink.other.shift = -c_.skip;
+    sink.other.high = c_.size;
+  }
+
+  // `next` is what the next item reads first, or nothing.
+  void backward_item(const Schedule& s, const Crew& crew, const Lanes<R>& lanes, const Block& block,
+                     const Source<R>& next, bool signals, bool outputs) const {
+    SignalSink<R> sink;
+    set_gradients(sink, lanes, block);
     if (s.empty) {
       if (signals) write_zeros(sink);
       return;
     }
-    if (s.direct) return direct_backward(s, crew, lanes, block, sink, signals);
+    if (s.direct) {
+      return direct_backward(s, crew, lanes, block, sink, signals, reinterpret_cast<V*>(crew.filter),
+                             reinterpret_cast<V*>(crew.arrays[2]));
+    }
     const Transform<R> transform = {s.plan, crew.tile};
     const Team& team = crew.passes;
     C *data = crew.arrays[0], *other = crew.arrays[1], *sum = crew.arrays[2];
@@ -311,7 +375,8 @@ class Convolution : Operands<R> {
   }
 
   // From the sum of spectra to the gradient of a set's filters.
-  void filter_gradient(const Schedule& s, const Crew& crew, const Team& team, int64_t set) const {
+  void filter_gradient(const Schedule& s, const Crew& crew, const Team& team, int64_t set,
+                       void* sums) const {
     const Lanes<R> lanes = lanes_of(s, set, 0, 0);
     Lanes<R> filters;
     filters.count = int(lanes.filter[lanes.count - 1] - lanes.filter[0]) + 1;
@@ -327,7 +392,7 @@ class Convolution : Operands<R> {
       for (int64_t i = s.high; i < c_.taps; ++i) sink.out.write_run(sink.out, zeros, i, 1);
     }
     if (s.empty) return;
-    C* sum = crew.arrays[2];
+    C* sum = static_cast<C*>(sums);
     if (crew.rows.size > 1) {
       // Each thread has a sum of its own: the first one's takes the others in their order.
       C* first = sum - int64_t(crew.rows.rank) * (s.arrays - 1) * (s.array_bytes / sizeof(C));

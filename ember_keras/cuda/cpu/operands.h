@@ -92,11 +92,14 @@ class Operands {
     return k;
   }
 
-  // The x of an item of a set: a group of lanes, some sequences, a block.
+  // The lanes of an item of a set: a group of lanes, some sequences, a block.
+  Lanes<R> item_lanes(const Schedule& s, int64_t set, int64_t i) const {
+    return lanes_of(s, set, i / (s.row_groups * s.blocks), i / s.blocks % s.row_groups);
+  }
+
   Source<R> item_input(const Schedule& s, int64_t set, int64_t i) const {
-    const int64_t group = i / (s.row_groups * s.blocks);
     const Block block = s.at(c_, i % s.blocks);
-    Source<R> x = input(lanes_of(s, set, group, i / s.blocks % s.row_groups));
+    Source<R> x = input(item_lanes(s, set, i));
     x.shift = block.first;
     x.high = block.size;
     return x;
