@@ -93,16 +93,26 @@ __global__ void __launch_bounds__(kThreads, 1) run(const __grid_constant__ Body 
   body(Thread());
 }
 
+// The error of this thread's last call that failed, which CUDA forgets when it is asked.
+inline thread_local cudaError_t failure = cudaSuccess;
+
+inline bool went_well(cudaError_t error) {
+  if (error == cudaSuccess) return true;
+  failure = error;
+  cudaGetLastError();
+  return false;
+}
+
 // Starts a body on a grid of blocks. Nothing waits for it.
 template <class Body>
 bool launch(const Body& body, int64_t blocks, int threads, int64_t shared_bytes, Stream stream) {
   if (blocks == 0) return true;
   if (shared_bytes > 48 * 1024) {
     const auto limit = cudaFuncAttributeMaxDynamicSharedMemorySize;
-    if (cudaFuncSetAttribute(run<Body>, limit, int(shared_bytes)) != cudaSuccess) return false;
+    if (!went_well(cudaFuncSetAttribute(run<Body>, limit, int(shared_bytes)))) return false;
   }
   run<Body><<<unsigned(blocks), threads, size_t(shared_bytes), stream>>>(body);
-  return cudaGetLastError() == cudaSuccess;
+  return went_well(cudaGetLastError());
 }
 
 }  // namespace gpu

@@ -56,7 +56,7 @@ ember_fft_conv reduced(ember_fft_conv c) {
 // The number of the current card.
 bool current(int* index) {
 #if EMBER_ON_CARD
-  return cudaGetDevice(index) == cudaSuccess;
+  return went_well(cudaGetDevice(index));
 #else
   *index = 0;
   return true;
@@ -170,7 +170,7 @@ int ember_gpu_fft_conv_backward(const ember_fft_conv* conv, const ember_card* ca
 
 const char* ember_gpu_error(int status) {
 #if EMBER_ON_CARD
-  if (status == EMBER_CARD_FAILED) return cudaGetErrorString(cudaPeekAtLastError());
+  if (status == EMBER_CARD_FAILED) return cudaGetErrorString(failure);
 #else
   if (status == EMBER_CARD_FAILED) {
     static thread_local char said[sizeof fault];
@@ -189,11 +189,11 @@ int ember_gpu_card(int index, ember_card* card) {
   if (index == EMBER_CURRENT_CARD && !current(&index)) return EMBER_CARD_FAILED;
 #if EMBER_ON_CARD
   int shared = 0, processors = 0, cache = 0, major = 0, minor = 0;
-  if (cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, index) != cudaSuccess ||
-      cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, index) != cudaSuccess ||
-      cudaDeviceGetAttribute(&cache, cudaDevAttrL2CacheSize, index) != cudaSuccess ||
-      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index) != cudaSuccess ||
-      cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index) != cudaSuccess) {
+  if (!went_well(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, index)) ||
+      !went_well(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, index)) ||
+      !went_well(cudaDeviceGetAttribute(&cache, cudaDevAttrL2CacheSize, index)) ||
+      !went_well(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index)) ||
+      !went_well(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index))) {
     return EMBER_CARD_FAILED;
   }
   const bool tensor = (major == 8 || major == 9) && minor == 0;
