@@ -49,7 +49,7 @@ def twin(made, monkeypatch):
     monkeypatch.setenv("EMBER_KERNELS", "metal_fft_conv")
     monkeypatch.setattr(mx.fast, "metal_kernel", made.metal_kernel)
     monkeypatch.setattr(mx.metal, "is_available", lambda: True)
-    monkeypatch.setattr(table, "_default_device", lambda: "gpu")
+    monkeypatch.setattr(table.backend, "device_kind", lambda x=None: "gpu")
     monkeypatch.setattr(made, "backwards", False)
     return made
 
