@@ -69,8 +69,11 @@ def to_dlpack(x):
 
 
 def device_kind(x=None):
-    """Return the kind of device on which this process computes."""
-    return devices()[0].split(":")[0]
+    """Return the kind of device that the tensor `x` is on, or would be where it is traced."""
+    place = x.device if isinstance(x, tf.Tensor) and not tf.is_symbolic_tensor(x) else None
+    if place:
+        return tf.DeviceSpec.from_string(place).device_type.lower()
+    return "gpu" if tf.config.list_logical_devices("GPU") else "cpu"
 
 
 def devices():

@@ -71,6 +71,21 @@ def test_device_kind():
     assert {backend.device_kind(), backend.device_kind(ops.ones(2))} <= kinds | {"cuda", "rocm"}
 
 
+@pytest.mark.skipif(backend.name() != "tensorflow", reason="concerns tensorflow only")
+def test_device_kind_where_tensorflow_has_a_card(monkeypatch):
+    """What is traced would be on the card, which stands behind the processor in its list."""
+    import tensorflow as tf
+
+    with tf.device("CPU:0"):
+        x = tf.zeros(2)
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind=None: [kind])
+    assert backend.device_kind(x) == "cpu"
+    assert backend.device_kind() == "gpu"
+    kinds = []
+    tf.function(lambda x: kinds.append(backend.device_kind(x)) or x)(x)
+    assert kinds == ["gpu"]
+
+
 @pytest.mark.skipif(backend.name() != "jax", reason="jax calls the cards of all makers gpu")
 def test_device_kind_of_jax_s_cards(monkeypatch):
     import jax
