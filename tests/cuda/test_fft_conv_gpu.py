@@ -4,11 +4,11 @@ import dataclasses
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sanitizers
 import twin
 from fft_conv_cases import (
     TOLERANCES,
@@ -25,7 +25,6 @@ from ember_keras.cuda import build
 pytestmark = [pytest.mark.once, pytest.mark.xdist_group("cuda")]
 
 FUZZ = int(os.environ.get("FFT_CONV_FUZZ", "150"))
-HERE = Path(__file__).parent
 SHARED = {"turing": 64, "ada": 99, "ampere": 163, "hopper": 227}  # KiB that a block may use
 
 
@@ -425,27 +424,8 @@ for seed in range(int(sys.argv[2])):
 
 def test_random_calls_under_sanitizers(tmp_path):
     """Reads and writes of what is not theirs, and undefined arithmetic, end the process."""
-    names = ("libasan.so", "libstdc++.so")
-    compiler = build.find_compiler()
-    found = [
-        subprocess.run([compiler, f"-print-file-name={name}"], capture_output=True, text=True)
-        for name in names
-    ]
-    paths = [run.stdout.strip() for run in found]
-    if not all(map(os.path.isabs, paths)):
-        pytest.skip("the compiler has no address sanitizer")
-    flags = ("-O0", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-    library = twin.compile_twin(tmp_path, flags)
-    environment = {
-        **os.environ,
-        "LD_PRELOAD": " ".join(paths),
-        "ASAN_OPTIONS": "detect_leaks=0",
-        "KERAS_BACKEND": "numpy",
-        "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]),
-    }
-    command = [sys.executable, "-c", SANITIZED, str(library), str(FUZZ // 2)]
-    run = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert run.returncode == 0, run.stderr[-3000:]
+    library = twin.compile_twin(tmp_path, ("-O0", *sanitizers.FLAGS))
+    sanitizers.run(SANITIZED, library, FUZZ // 2)
 
 
 def test_the_cuda_compiler_s_report(tmp_path):
