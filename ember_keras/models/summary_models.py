@@ -10,6 +10,7 @@ from keras import ops
 from ember_keras import registry
 from ember_keras.config import Component
 from ember_keras.layers.base import State, require_sequence
+from ember_keras.layers.common.projection import Projection
 from ember_keras.models.base import (
     BLOCK_KINDS,
     DEFAULT_BLOCKS,
@@ -45,7 +46,7 @@ class _SummaryModel(HeadedModel):
         self.vocab_size = vocab_size
         policy = self.dtype_policy
         if vocab_size is None:
-            self.input_map = keras.layers.Dense(width, dtype=policy, name="input_map")
+            self.input_map = Projection(width, dtype=policy, name="input_map")
         else:
             self.input_map = keras.layers.Embedding(
                 vocab_size, width, keras.initializers.RandomNormal(), dtype=policy, name="input_map"
@@ -53,7 +54,7 @@ class _SummaryModel(HeadedModel):
         self.backbone = SequenceModel(blocks, repeats, norm, dropout, dtype=policy, name="backbone")
         self.drop = keras.layers.Dropout(dropout, dtype=policy, name="drop")
         # The answer is float32 whatever the blocks compute in, as a loss wants it.
-        self.head = keras.layers.Dense(outputs, dtype=_float32_head(policy), name="head")
+        self.head = Projection(outputs, dtype=_float32_head(policy), name="head")
 
     @property
     def is_causal(self) -> bool:

@@ -8,6 +8,7 @@ import keras
 
 from ember_keras import registry
 from ember_keras.layers.channel_mixing.base import ChannelMixer
+from ember_keras.layers.common.projection import Projection
 
 
 @registry.channel_mixers.register("dense")
@@ -45,7 +46,7 @@ class DenseMixer(ChannelMixer):
 
     def build(self, input_shape: Any) -> None:
         width = self._width(input_shape)
-        self.projection = keras.layers.Dense(
+        self.projection = Projection(
             width, self.activation, self.use_bias, dtype=self.dtype_policy, name="projection"
         )
         self.projection.build(input_shape)

@@ -8,6 +8,7 @@ import keras
 
 from ember_keras import registry
 from ember_keras.layers.channel_mixing.base import ChannelMixer
+from ember_keras.layers.common.projection import Projection
 
 
 def hidden_width(layer: ChannelMixer, hidden_dim: int | None, width: int, ratio: float) -> int:
@@ -71,8 +72,8 @@ class MLP(ChannelMixer):
         width = self._width(input_shape)
         hidden = hidden_width(self, self.hidden_dim, width, 4.0)
         options = {"use_bias": self.use_bias, "dtype": self.dtype_policy}
-        self.up = keras.layers.Dense(hidden, self.activation, name="up", **options)
-        self.down = keras.layers.Dense(width, name="down", **options)
+        self.up = Projection(hidden, self.activation, name="up", **options)
+        self.down = Projection(width, name="down", **options)
         self.drop = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy, name="drop")
         self.up.build(input_shape)
         self.down.build((*input_shape[:-1], hidden))
@@ -145,8 +146,8 @@ class GatedMLP(ChannelMixer):
         width = self._width(input_shape)
         hidden = hidden_width(self, self.hidden_dim, width, 8 / 3)
         options = {"use_bias": self.use_bias, "dtype": self.dtype_policy}
-        self.gate_up = keras.layers.Dense(2 * hidden, name="gate_up", **options)
-        self.down = keras.layers.Dense(width, name="down", **options)
+        self.gate_up = Projection(2 * hidden, name="gate_up", **options)
+        self.down = Projection(width, name="down", **options)
         self.drop = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy, name="drop")
         self.gate_up.build(input_shape)
         self.down.build((*input_shape[:-1], hidden))

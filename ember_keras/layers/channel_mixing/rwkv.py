@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 from keras import ops
 
 from ember_keras import registry
 from ember_keras.layers.base import State, require_sequence
 from ember_keras.layers.channel_mixing.mlp import hidden_width
+from ember_keras.layers.common.projection import Projection
 from ember_keras.layers.common.token_shift import TokenShift
 from ember_keras.layers.sequence_mixing.base import SequenceMixer
 
@@ -32,13 +32,13 @@ class _RWKVChannelMixer(SequenceMixer):
         options = {"use_bias": False, "dtype": self.dtype_policy}
         self.shift.build(input_shape)
         self.mu_key = self.add_weight((width,), _falling, name="mu_key")
-        self.key = keras.layers.Dense(hidden, name="key", **options)
-        self.value = keras.layers.Dense(width, name="value", **options)
+        self.key = Projection(hidden, name="key", **options)
+        self.value = Projection(width, name="value", **options)
         self.key.build(input_shape)
         self.value.build((*input_shape[:-1], hidden))
         if self._gated:
             self.mu_receptance = self.add_weight((width,), _falling, name="mu_receptance")
-            self.receptance = keras.layers.Dense(width, name="receptance", **options)
+            self.receptance = Projection(width, name="receptance", **options)
             self.receptance.build(input_shape)
         super().build(input_shape)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import keras
 from keras import ops
 
 from ember_keras.layers.base import EmberLayer, wide
+from ember_keras.layers.common.projection import Projection
 from ember_keras.ops.kernels.norms import head_norm
 
 
@@ -41,11 +41,9 @@ def require_positive(layer: Any, **given: Any) -> None:
 
 def dense(
     layer: Any, units: int, name: str, input_width: int, use_bias: bool = False, **options: Any
-) -> keras.layers.Dense:
+) -> Projection:
     """A built linear map `input_width -> units` under the dtype policy of `layer`."""
-    made = keras.layers.Dense(
-        units, use_bias=use_bias, dtype=layer.dtype_policy, name=name, **options
-    )
+    made = Projection(units, use_bias=use_bias, dtype=layer.dtype_policy, name=name, **options)
     made.build((None, None, input_width))
     return made
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 from keras import ops
 
 from ember_keras import registry
 from ember_keras.layers.base import State, require_sequence
+from ember_keras.layers.common.projection import Projection
 from ember_keras.layers.common.rotary import apply_rotary, token_positions
 from ember_keras.layers.sequence_mixing.base import SequenceMixer
 from ember_keras.ops.engines.attention import attention, attention_state
@@ -112,10 +112,8 @@ class Attention(SequenceMixer):
         )
         super().build(input_shape)
 
-    def _projection(self, units: int, name: str, input_shape: Any) -> keras.layers.Dense:
-        layer = keras.layers.Dense(
-            units, use_bias=self.use_bias, dtype=self.dtype_policy, name=name
-        )
+    def _projection(self, units: int, name: str, input_shape: Any) -> Projection:
+        layer = Projection(units, use_bias=self.use_bias, dtype=self.dtype_policy, name=name)
         layer.build(input_shape)
         return layer
 

@@ -9,6 +9,7 @@ import keras
 from ember_keras import registry
 from ember_keras.config import Component
 from ember_keras.layers.base import State, require_sequence
+from ember_keras.layers.common.projection import Projection
 from ember_keras.layers.sequence_mixing.base import SequenceMixer
 from ember_keras.layers.sequence_mixing.long_convolution import LongConvolution
 
@@ -78,10 +79,10 @@ class FFTConv(SequenceMixer):
     def build(self, input_shape: Any) -> None:
         width = require_sequence(self, input_shape)
         options = {"use_bias": self.use_bias, "dtype": self.dtype_policy}
-        self.input_projection = keras.layers.Dense(
+        self.input_projection = Projection(
             2 * width if self.gate else width, name="input_projection", **options
         )
-        self.output_projection = keras.layers.Dense(width, name="output_projection", **options)
+        self.output_projection = Projection(width, name="output_projection", **options)
         for layer in (self.input_projection, self.convolution, self.output_projection):
             layer.build(input_shape)
         super().build(input_shape)

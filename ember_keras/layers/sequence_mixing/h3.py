@@ -9,6 +9,7 @@ import keras
 from ember_keras import registry
 from ember_keras.config import Component
 from ember_keras.layers.base import State, require_sequence
+from ember_keras.layers.common.projection import Projection
 from ember_keras.layers.sequence_mixing.base import SequenceMixer
 from ember_keras.layers.sequence_mixing.long_convolution import (
     LongConvolution,
@@ -88,8 +89,8 @@ class H3(SequenceMixer):
             self.filter, num_filters=self._heads, dtype=self.dtype_policy, name="convolution"
         )
         options = {"use_bias": self.use_bias, "dtype": self.dtype_policy}
-        self.input_projection = keras.layers.Dense(3 * width, name="input_projection", **options)
-        self.output_projection = keras.layers.Dense(width, name="output_projection", **options)
+        self.input_projection = Projection(3 * width, name="input_projection", **options)
+        self.output_projection = Projection(width, name="output_projection", **options)
         for layer in (self.input_projection, self.shift, self.output_projection):
             layer.build(input_shape)
         self.convolution.build((*input_shape[:-1], width * self.head_dim))

@@ -10,6 +10,7 @@ from keras import ops
 
 from ember_keras import registry
 from ember_keras.layers.base import State, require_sequence, wide
+from ember_keras.layers.common.projection import Projection
 from ember_keras.layers.sequence_mixing.base import SequenceMixer
 from ember_keras.ops.engines.linear_recurrence import linear_recurrence
 
@@ -84,10 +85,8 @@ class HGRN(SequenceMixer):
         self.inner = inner = self.expansion * width
         parts = 2 if self.complex else 1
 
-        def dense(units: int, name: str) -> keras.layers.Dense:
-            return keras.layers.Dense(
-                units, use_bias=self.use_bias, dtype=self.dtype_policy, name=name
-            )
+        def dense(units: int, name: str) -> Projection:
+            return Projection(units, use_bias=self.use_bias, dtype=self.dtype_policy, name=name)
 
         # The candidates, real and imaginary, stand before the forget gate.
         self.input_projection = dense((parts + 1) * inner, "input_projection")

@@ -9,6 +9,7 @@ import keras
 from ember_keras import registry
 from ember_keras.config import Component
 from ember_keras.layers.base import State, require_sequence
+from ember_keras.layers.common.projection import Projection
 from ember_keras.layers.common.short_convolution import ShortConvolution
 from ember_keras.layers.sequence_mixing.base import SequenceMixer
 from ember_keras.layers.sequence_mixing.long_convolution import LongConvolution, build_filter
@@ -104,8 +105,8 @@ class Hyena(SequenceMixer):
         inner, outer = self._widths(width)
         wide = (self.order + 1) * inner
         options = {"use_bias": self.use_bias, "dtype": self.dtype_policy}
-        self.input_projection = keras.layers.Dense(wide, name="input_projection", **options)
-        self.output_projection = keras.layers.Dense(width, name="output_projection", **options)
+        self.input_projection = Projection(wide, name="input_projection", **options)
+        self.output_projection = Projection(width, name="output_projection", **options)
         self.input_projection.build(input_shape)
         self.short_convolution.build((*input_shape[:-1], wide))
         for convolution in self.convolutions:

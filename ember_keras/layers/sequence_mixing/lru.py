@@ -10,6 +10,7 @@ from keras import ops
 
 from ember_keras import registry
 from ember_keras.layers.base import State, require_sequence, wide
+from ember_keras.layers.common.projection import Projection
 from ember_keras.layers.sequence_mixing.base import SequenceMixer
 from ember_keras.ops.engines.linear_recurrence import linear_recurrence
 
@@ -80,8 +81,8 @@ class LRU(SequenceMixer):
         width = require_sequence(self, input_shape)
         self.states = states = self.state_dim or width
 
-        def dense(units: int, name: str, stddev: float) -> keras.layers.Dense:
-            return keras.layers.Dense(
+        def dense(units: int, name: str, stddev: float) -> Projection:
+            return Projection(
                 units,
                 use_bias=False,
                 kernel_initializer=keras.initializers.RandomNormal(stddev=stddev),

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import keras
 from keras import ops
 
 from ember_keras import registry
 from ember_keras.layers.base import State, require_sequence, wide, wide_dtype
 from ember_keras.layers.common.orthogonal import orthogonal
+from ember_keras.layers.common.projection import Projection
 from ember_keras.layers.sequence_mixing.base import SequenceMixer
 from ember_keras.ops.engines.nonlinear_scan import nonlinear_scan
 
@@ -68,7 +68,7 @@ class LSTM(SequenceMixer):
     def build(self, input_shape: Any) -> None:
         width = require_sequence(self, input_shape)
         self._width = width
-        self.input_projection = keras.layers.Dense(
+        self.input_projection = Projection(
             4 * width,
             bias_initializer=self._initial_bias,
             dtype=self.dtype_policy,

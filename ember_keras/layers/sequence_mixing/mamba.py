@@ -11,6 +11,7 @@ from keras import ops
 
 from ember_keras import registry
 from ember_keras.layers.base import State, require_sequence, wide
+from ember_keras.layers.common.projection import Projection
 from ember_keras.layers.common.short_convolution import ShortConvolution
 from ember_keras.layers.sequence_mixing.base import SequenceMixer
 from ember_keras.ops.engines.linear_recurrence import selective_scan
@@ -110,8 +111,8 @@ class Mamba(SequenceMixer):
         rank = self.dt_rank or -(-width // 16)
         self.sizes = (rank, self.state_dim, self.state_dim)
 
-        def dense(units: int, name: str, use_bias: bool, **options: Any) -> keras.layers.Dense:
-            return keras.layers.Dense(
+        def dense(units: int, name: str, use_bias: bool, **options: Any) -> Projection:
+            return Projection(
                 units, use_bias=use_bias, name=name, dtype=self.dtype_policy, **options
             )
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 from keras import ops
 
 from ember_keras import registry
 from ember_keras.layers.base import State, require_sequence, wide
+from ember_keras.layers.common.projection import Projection
 from ember_keras.layers.sequence_mixing.base import SequenceMixer
 from ember_keras.ops.engines.linear_recurrence import linear_recurrence
 
@@ -34,10 +34,10 @@ class MinRecurrent(SequenceMixer):
         width = require_sequence(self, input_shape)
         self.inner = self.expansion * width
         options = {"use_bias": self.use_bias, "dtype": self.dtype_policy}
-        self.input_projection = keras.layers.Dense(
+        self.input_projection = Projection(
             (1 + self._gates) * self.inner, name="input_projection", **options
         )
-        self.output_projection = keras.layers.Dense(width, name="output_projection", **options)
+        self.output_projection = Projection(width, name="output_projection", **options)
         self.input_projection.build(input_shape)
         self.output_projection.build((*input_shape[:-1], self.inner))
         super().build(input_shape)

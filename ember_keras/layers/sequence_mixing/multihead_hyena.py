@@ -9,6 +9,7 @@ import keras
 from ember_keras import registry
 from ember_keras.config import Component
 from ember_keras.layers.base import State, require_sequence
+from ember_keras.layers.common.projection import Projection
 from ember_keras.layers.common.short_convolution import ShortConvolution
 from ember_keras.layers.sequence_mixing.base import SequenceMixer
 from ember_keras.layers.sequence_mixing.long_convolution import LongConvolution, convolve_products
@@ -97,8 +98,8 @@ class MultiheadHyena(SequenceMixer):
                 f"{self.num_heads} heads do not divide. Choose another num_heads."
             )
         options = {"use_bias": self.use_bias, "dtype": self.dtype_policy}
-        self.input_projection = keras.layers.Dense(3 * width, name="input_projection", **options)
-        self.output_projection = keras.layers.Dense(width, name="output_projection", **options)
+        self.input_projection = Projection(3 * width, name="input_projection", **options)
+        self.output_projection = Projection(width, name="output_projection", **options)
         self.input_projection.build(input_shape)
         self.short_convolution.build((*input_shape[:-1], 3 * width))
         self.convolution.build((*input_shape[:-1], width * (width // self.num_heads)))

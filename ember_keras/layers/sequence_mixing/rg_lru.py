@@ -9,6 +9,7 @@ from keras import ops
 
 from ember_keras import registry
 from ember_keras.layers.base import State, require_sequence, wide
+from ember_keras.layers.common.projection import Projection
 from ember_keras.layers.common.short_convolution import ShortConvolution
 from ember_keras.layers.sequence_mixing.base import SequenceMixer
 from ember_keras.ops.engines.linear_recurrence import linear_recurrence
@@ -100,8 +101,8 @@ class RGLRU(SequenceMixer):
                 "heads do not divide the width. Choose a divisor, or set inner_dim."
             )
 
-        def dense(units: int, name: str) -> keras.layers.Dense:
-            return keras.layers.Dense(units, dtype=self.dtype_policy, name=name)
+        def dense(units: int, name: str) -> Projection:
+            return Projection(units, dtype=self.dtype_policy, name=name)
 
         self.input_projection = dense(inner, "input_projection")
         self.gate_projection = dense(inner, "gate_projection")

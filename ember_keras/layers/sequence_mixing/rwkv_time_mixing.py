@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import keras
 from keras import ops
 
 from ember_keras.layers.base import State, require_sequence, wide
 from ember_keras.layers.common import heads
+from ember_keras.layers.common.projection import Projection
 from ember_keras.layers.common.token_shift import TokenShift
 from ember_keras.layers.sequence_mixing.base import SequenceMixer
 
@@ -108,7 +108,7 @@ class RWKVTimeMixer(SequenceMixer):
         """A weight of one a channel as `(H, W)`, in float32 or wider."""
         return ops.reshape(wide(x), (self._heads, self._head_dim))
 
-    def narrow_dense(self, units: int, name: str, width: int, start: Any) -> keras.layers.Dense:
+    def narrow_dense(self, units: int, name: str, width: int, start: Any) -> Projection:
         """A map of a low-rank pair, with its own start."""
         return heads.dense(self, units, name, width, kernel_initializer=start)
 

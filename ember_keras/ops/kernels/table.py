@@ -41,6 +41,7 @@ TYPICAL = {
     "head_norm": {"x": (8, 1024, 8, 64)},
     "synapses": {"v": (8, 64), "slope": (64, 64)},
     "rows": {"x": (8, 1024, 256)},
+    "positions": {"x": (8, 1024, 256)},
 }
 """The engines, and parts of layers, with a place for kernels, and the call that `explain` supposes
 where not told."""
