@@ -425,7 +425,7 @@ for seed in range(int(sys.argv[2])):
 def test_random_calls_under_sanitizers(tmp_path):
     """Reads and writes of what is not theirs, and undefined arithmetic, end the process."""
     library = twin.compile_twin(tmp_path, ("-O0", *sanitizers.FLAGS))
-    sanitizers.run(SANITIZED, library, FUZZ // 2)
+    sanitizers.run(SANITIZED, library, FUZZ)
 
 
 def test_the_cuda_compiler_s_report(tmp_path):

@@ -16,7 +16,7 @@ namespace {
 constexpr double kTurn = 6.283185307179586476925286766559;
 constexpr int64_t kRowBytes = 256 * 1024;
 constexpr int64_t kTileBytes = 256 * 1024;
-constexpr int kOdd[] = {1, 3, 5, 9, 15};
+constexpr int kOdd[] = {1, 3, 5, 9, 15, 25, 27, 45};
 
 struct Owned {
   Plan plan;
