@@ -31,6 +31,7 @@ def builder():
 def compiler():
     """Return a C++ compiler, or None where the kernel is not wanted or cannot be built."""
     if os.environ.get("EMBER_CPU_KERNEL") == "0":
+        say("EMBER_CPU_KERNEL=0: installing without the C++ kernel. All else works.")
         return None
     build = builder()
     try:

@@ -25,8 +25,8 @@ def load():
     return _loaded(
         Library,
         build.NAME,
-        "this installation was built without a C++ compiler. Install one, such as g++, and "
-        "install the package again.",
+        "this installation was built without it: there was no C++ compiler, or EMBER_CPU_KERNEL=0 "
+        "left it out. Install one, such as g++, and install the package again.",
     )
 
 
@@ -36,8 +36,8 @@ def load_gpu():
     return _loaded(
         GpuLibrary,
         build.GPU_NAME,
-        "this installation was built without it. Install nvcc, set EMBER_CUDA=1, and install "
-        "the package again from its source.",
+        "this installation was built without it, and no graphics card has run it yet. Install "
+        "nvcc, set EMBER_CUDA=1, and install the package again from its source.",
     )
 
 

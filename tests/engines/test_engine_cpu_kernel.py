@@ -408,6 +408,46 @@ def test_torch_derivatives_of_both_orders():
 
 
 @only["torch"]
+@pytest.mark.parametrize("setting", ("auto", "complex_fft"))
+def test_torch_compile_where_no_gradient_is_wanted(setting, monkeypatch):
+    import torch
+
+    monkeypatch.setenv("EMBER_KERNELS", setting)
+    u, k, d = arguments((2, 20, 6, 20, 3))
+    compiled = torch.compile(run, backend="aot_eager", fullgraph=True)
+    expected = run(u, k, d).numpy()
+    assert error(compiled(u, k, d).numpy(), expected) < 1e-6
+    with torch.no_grad():
+        assert error(compiled(u.clone().requires_grad_(), k, d).numpy(), expected) < 1e-6
+
+
+@only["torch"]
+def test_torch_operators_refuse_what_they_would_misread():
+    import torch
+
+    import ember_keras.ops.kernels.native_fft_conv.torch_form  # noqa: F401 - the operators
+
+    u, k, d = arguments((3, 20, 6, 20, 6))
+    forward, backward = torch.ops.ember_keras.fft_conv, torch.ops.ember_keras.fft_conv_backward
+    wrong = {
+        "k of": (u, k.double(), d, None, None),
+        "d of": (u, k, d[:2], None, None),
+        "d of .* torch.float64": (u, k, d.double(), None, None),
+        "gate_in of": (u, k, d, torch.ones(1, 1, 1), None),
+        "gate_out of": (u, k, d, None, torch.ones(3, 20, 6).double()),
+        "u and k": (u[0], k, d, None, None),
+    }
+    for words, tensors in wrong.items():
+        with pytest.raises(ValueError, match=words):
+            forward(*tensors, 0, 20, 0)
+        with pytest.raises(ValueError, match=words):
+            backward(u, *tensors, 0, 0)
+    for g in (torch.ones(1, 20, 1), u.double(), u[0]):
+        with pytest.raises(ValueError, match="g of"):
+            backward(g, u, k, d, None, None, 0, 0)
+
+
+@only["torch"]
 @pytest.mark.filterwarnings("ignore:.*autograd.function.Function.* should not be instantiated")
 def test_torch_compile_and_torch_func():
     import torch

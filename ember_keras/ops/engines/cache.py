@@ -141,6 +141,11 @@ def check_capacity(max_length):
             f"Received max_length={max_length}; expected an integer >= 1, or None for a state "
             "that grows."
         )
+    if max_length >= 2**31:
+        raise ValueError(
+            f"Received max_length={max_length}; expected less than 2**31, because a state counts "
+            "its positions in int32. Give fewer, or None for a state that grows."
+        )
 
 
 def check(state, names, maker):

@@ -16,6 +16,8 @@ def floating(name, x, shape):
         x: tensor or array.
         shape: str, the expected shape in letters, such as ``"(B, T, D)"``.
     """
+    if x is None or isinstance(x, str):
+        raise TypeError(f"Received {name} = {x!r}; expected a tensor or an array, {shape}.")
     x = keras.ops.convert_to_tensor(x)
     rank = shape.count(",") + (0 if shape.endswith(",)") else 1)
     if len(x.shape) != rank:

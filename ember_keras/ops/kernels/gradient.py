@@ -6,6 +6,7 @@
 import keras
 
 from ember_keras import backend
+from ember_keras.ops.kernels.shards import varying_alike
 
 
 def with_gradient(forward, backward, saved=(), keep_output=False):
@@ -91,7 +92,7 @@ def _jax(forward, backward, saved, keep_output, tensors):
 
     function = jax.custom_vjp(lambda *inputs: forward(*inputs)[0])
     function.defvjp(with_residuals, lambda kept, cotangent: backward(*kept, cotangent))
-    return function(*tensors)
+    return function(*varying_alike(*tensors))
 
 
 def _tensorflow(forward, backward, saved, keep_output, tensors):
@@ -165,6 +166,13 @@ def _mlx(forward, backward, saved, keep_output, tensors):
 
 
 def _torch(forward, backward, saved, keep_output, tensors):
+    import torch
+
+    # torch.compile takes an autograd function apart only where a gradient is wanted.
+    if torch.compiler.is_compiling():
+        wanted = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+        if not wanted:
+            return forward(*tensors)[0]
     call = _Call(forward, backward, saved, keep_output)
     return _pack(_TORCH.apply(call, *tensors), call.count)
 

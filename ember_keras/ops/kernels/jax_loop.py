@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
+from ember_keras.ops.kernels.shards import varying_alike
+
 
 def run(step, state, xs, weights):
     """Return ``(ys, state)`` of the loop, as `time_loop.run`."""
@@ -31,6 +33,7 @@ def _loop(step):
         turned = jax.lax.optimization_barrier([p.turned(leaves[p.leaf]) for p in graph.products])
         time = len(jax.tree.leaves(xs)[0])
         taps = [jnp.zeros((time, *product.shape), product.dtype) for product in graph.products]
+        taps = varying_alike(jax.tree.leaves(xs)[0], *taps)[1:]
 
         def tapped(state, xs, weights, taps):
             (ys, factors), state = _scan(
@@ -64,7 +67,7 @@ class _Graph:
     """A step as jax's graph, in which the products with a leaf of the weights are told apart."""
 
     def __init__(self, step, state, xs, weights):
-        x = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), xs)
+        x = jax.tree.map(lambda leaf: leaf[0], xs)  # Of the kind that xs has in jax.shard_map.
         self._closed, form = jax.make_jaxpr(step, return_shape=True)(x, state, weights)
         self._form = jax.tree.structure(form)
         before, count = len(jax.tree.leaves((x, state))), len(jax.tree.leaves(weights))

@@ -10,6 +10,7 @@ from ember_keras.ops.engines import checks
 from ember_keras.ops.engines.nonlinear_scan.steps import Step, spread
 from ember_keras.ops.engines.timeline import timeline
 from ember_keras.ops.kernels import choose, request, time_loop
+from ember_keras.ops.kernels.shards import alike
 from ember_keras.ops.tensor.nests import wrap
 
 
@@ -163,6 +164,7 @@ def _run(step, state, blocks, weights, recompute):
     )
     kernel = choose(asked)
     run = time_loop.run if kernel is None else kernel.run
+    state, blocks, weights = alike((state, blocks, weights))
     return run(step, state, blocks, weights, recompute=recompute)
 
 

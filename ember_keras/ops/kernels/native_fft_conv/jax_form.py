@@ -8,6 +8,7 @@ import numpy as np
 
 from ember_keras.cuda import library
 from ember_keras.ops.kernels.complex_fft import gated_gradients
+from ember_keras.ops.kernels.shards import varying_alike
 
 FORWARD, BACKWARD = "ember_keras_fft_conv", "ember_keras_fft_conv_backward"
 
@@ -23,7 +24,8 @@ def run(u, k, d, start, length, skip, fft_length, gate_in=None, gate_out=None):
     """Return the window ``[start, start + length)`` of the convolution, as `parallel.windowed`."""
     k = k.astype(u.dtype if u.dtype == jnp.float64 else jnp.float32)
     d = None if d is None else d.astype(k.dtype)
-    return _convolution(u, k, d, gate_in, gate_out, start, length, skip, fft_length)
+    tensors = varying_alike(u, k, d, gate_in, gate_out)
+    return _convolution(*tensors, start, length, skip, fft_length)
 
 
 def _call(name, inputs, like, start, skip):
@@ -33,7 +35,8 @@ def _call(name, inputs, like, start, skip):
     call = jax.ffi.ffi_call(name, shapes, vmap_method="expand_dims")
     numbers = {"start": start, "skip": skip, "threads": library.cores()}
     numbers |= {which: x is not None for which, x in zip(_MAY_BE, inputs[-3:], strict=True)}
-    return call(*given, **{which: np.int64(value) for which, value in numbers.items()})
+    found = call(*given, **{which: np.int64(value) for which, value in numbers.items()})
+    return varying_alike(given[0], *found)[1:]  # A call's outputs are the same everywhere for jax.
 
 
 _MAY_BE = ("skips", "gates_in", "gates_out")

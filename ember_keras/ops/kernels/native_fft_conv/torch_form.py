@@ -92,6 +92,7 @@ def _fft_conv_backward_cuda(g, u, k, d, gate_in, gate_out, start, skip):
 
 def _forward(u, k, d, gate_in, gate_out, start, length, skip):
     """Return the call's structure and its tensors in the order of the C interface, y last."""
+    _require(u, k, d, {"gate_in": gate_in, "gate_out": gate_out}, u.shape[1], length)
     y = u.new_empty(u.shape[0], length, u.shape[2])
     conv = _describe(u, k, gate_in, gate_out, start, length, skip)
     conv.y = _strides(y)
@@ -100,6 +101,8 @@ def _forward(u, k, d, gate_in, gate_out, start, length, skip):
 
 def _backward(g, u, k, d, gate_in, gate_out, start, skip):
     """Return the call's structure, its tensors in the order of the C interface, the gradients."""
+    signals = {"gate_in": gate_in, "gate_out": gate_out, "g": g}
+    _require(u, k, d, signals, u.shape[1], g.shape[1] if g.dim() == 3 else None)
     found = _gradients(u, k, d, gate_in, gate_out)
     conv = _describe(u, k, gate_in, gate_out, start, g.shape[1], skip)
     conv.g, conv.du = _strides(g), _strides(found[0])
@@ -175,6 +178,24 @@ def _entries(tensors, axes, count):
         for x, axis in zip(tensors, axes[: len(tensors)], strict=True)
     ]
     return zip(*columns, strict=True)
+
+
+def _require(u, k, d, signals, size, length):
+    """Refuse what the call would read past its end, or as numbers of another kind."""
+    if u.dim() != 3 or k.dim() != 2:
+        raise ValueError(
+            f"fft_conv: received u and k of shapes {tuple(u.shape)} and {tuple(k.shape)}, "
+            "expected (B, T, D) and (taps, F)."
+        )
+    wanted = {"k": (k, tuple(k.shape), _kind(u.dtype)), "d": (d, (u.shape[2],), k.dtype)}
+    for name, x in signals.items():
+        wanted[name] = x, (u.shape[0], size if name == "gate_in" else length, u.shape[2]), u.dtype
+    for name, (x, shape, dtype) in wanted.items():
+        if x is not None and (tuple(x.shape), x.dtype, x.device) != (shape, dtype, u.device):
+            raise ValueError(
+                f"fft_conv: received {name} of shape {tuple(x.shape)}, {x.dtype}, on {x.device}; "
+                f"expected {shape}, {dtype}, on {u.device}."
+            )
 
 
 def _describe(u, k, gate_in, gate_out, start, length, skip):
