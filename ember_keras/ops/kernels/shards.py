@@ -39,10 +39,9 @@ def _varying(x):
 
     if not isinstance(x, jax.core.Tracer):
         return frozenset()
-    kind = jax.typeof(x)
-    if hasattr(kind, "manual_axis_type"):
-        return frozenset(kind.manual_axis_type.varying)
-    return getattr(kind, "vma", frozenset())  # Before jax 0.10.
+    if hasattr(x.aval, "manual_axis_type"):
+        return frozenset(x.aval.manual_axis_type.varying)
+    return getattr(x.aval, "vma", frozenset())  # Before jax 0.10.
 
 
 def _cast_to_varying(x, axes):
