@@ -1,8 +1,8 @@
 """Dense layers over all positions at once, where that is faster: on jax, tensorflow and a CPU.
 
 The gradient of a weight is a product that sums over rows and positions. As two axes XLA transposes
-one operand first, which takes as long as the product; as one axis it does not. TensorFlow would
-make a gradient for each row and add them.
+one operand first, which takes as long as the product; as one axis it does not. TensorFlow gains a
+tenth where sequences are long.
 """
 
 import math

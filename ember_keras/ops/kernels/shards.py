@@ -47,8 +47,6 @@ def _varying(x):
 def _cast_to_varying(x, axes):
     import jax
 
-    if not axes:
-        return x
     if hasattr(jax.lax, "pcast"):
         return jax.lax.pcast(x, axes, to="varying")
     return jax.lax.pvary(x, axes)  # Before jax 0.8.
