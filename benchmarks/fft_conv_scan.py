@@ -4,7 +4,8 @@
 
 Causal convolutions of u ``(B, T, D)`` with k ``(T, D)`` in float32, at powers of two, beside them,
 and between them, forward and forward with all gradients; B D T is about the same everywhere. The
-least of `--repeats` counts. Printed is the largest step from one length to the next.
+least of `--repeats` in each of `--rounds` through all lengths counts, as what else runs on the
+machine slows it for seconds. Printed is the largest step from one length to the next.
 """
 
 import argparse
@@ -36,9 +37,10 @@ def main():
         kernel = built or library.Library(build(folder))
         lines = {}
         for width in options.widths:
-            costs = [
-                (each, *_costs(kernel, each, width, options)) for each in _lengths(options, width)
-            ]
+            costs = _least(
+                [(each, *_costs(kernel, each, width, options)) for each in _lengths(options, width)]
+                for _ in range(options.rounds)
+            )
             lines[width] = costs
             for part, name in ((1, "forward"), (2, "forward and backward")):
                 steps = [
@@ -50,6 +52,14 @@ def main():
     if options.picture:
         _draw(lines, options)
     return 0
+
+
+def _least(rounds):
+    """Return for each length the least of its costs in all rounds."""
+    return [
+        (rows[0][0], *(min(row[part] for row in rows) for part in (1, 2)))
+        for rows in zip(*rounds, strict=True)
+    ]
 
 
 def _lengths(options, width):
@@ -112,7 +122,8 @@ def _options():
     parser.add_argument("--longest", type=int, default=1 << 20)
     parser.add_argument("--widths", default="16,256", help="D")
     parser.add_argument("--threads", type=int, default=common.cores())
-    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--picture", type=Path, help="an SVG file to write")
     options = parser.parse_args()
     options.widths = [int(name) for name in common.names(options.widths)]
