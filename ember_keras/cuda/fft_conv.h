@@ -78,7 +78,8 @@ typedef struct ember_fft_conv {
 /* Bytes of scratch that one call takes, or minus an error code. */
 EMBER_API int64_t ember_fft_conv_scratch(const ember_fft_conv* conv, int pass, int threads);
 
-/* gate_in, gate_out and d may be null. A null scratch is allocated and freed by the call. */
+/* gate_in, gate_out and d may be null. A null scratch is allocated and freed by the call; another one
+ * lies at a multiple of 64 bytes, or is larger by what it takes to get there. */
 EMBER_API int ember_fft_conv_forward(const ember_fft_conv* conv, const void* u, const void* k,
                                      const void* d, const void* gate_in, const void* gate_out,
                                      void* y, void* scratch, int64_t scratch_bytes, int threads);

@@ -33,44 +33,37 @@ class Convolution : Operands<R> {
   // Threads and scratch of a phase.
   struct Crew {
     Team sets, rows, passes;
-    C* filter;
-    C* arrays[3];
-    C* tile;
+    C *filter, *data, *sum, *other, *tile;
   };
 
   Crew crew_of(const Schedule& s) const {
     const Team alone = {0, 1, nullptr};
-    Crew crew = {alone, alone, alone, nullptr, {nullptr, nullptr, nullptr}, nullptr};
+    Crew crew = {alone, alone, alone, nullptr, nullptr, nullptr, nullptr, nullptr};
     if (s.empty) {
       crew.sets = team_;
       return crew;
     }
-    char* p = call_.scratch;
-    const int others = s.arrays - 1;
-    int64_t mine = 0, all = 1;
-    if (s.sharing == Sharing::kSets) {
-      crew.sets = team_;
-      p += team_.rank * s.arrays * s.array_bytes;
-      all = int64_t(team_.size - team_.rank);
-      crew.filter = reinterpret_cast<C*>(p);
-      p += s.array_bytes;
-      for (int i = 0; i < others; ++i) crew.arrays[i] = reinterpret_cast<C*>(p + i * s.array_bytes);
-      p += others * s.array_bytes + (all - 1) * s.arrays * s.array_bytes;
-    } else {
-      crew.filter = reinterpret_cast<C*>(p);
-      p += s.array_bytes;
-      if (s.sharing == Sharing::kRows) {
+    // Tiles come first, then filters, then what the work on them needs.
+    char* tiles = call_.scratch;
+    char* filters = tiles + team_.size * s.tile_bytes;
+    char* own = filters + s.array_bytes;
+    switch (s.sharing) {
+      case Sharing::kSets:
+        crew.sets = team_;
+        filters += team_.rank * s.array_bytes;
+        own += (team_.size - 1) * s.array_bytes + team_.rank * s.own_bytes;
+        break;
+      case Sharing::kRows:
         crew.rows = team_;
-        mine = team_.rank, all = team_.size;
-      } else {
-        crew.passes = team_;
-      }
-      for (int i = 0; i < others; ++i) {
-        crew.arrays[i] = reinterpret_cast<C*>(p + (mine * others + i) * s.array_bytes);
-      }
-      p += all * others * s.array_bytes;
+        own += team_.rank * s.own_bytes;
+        break;
+      case Sharing::kPasses: crew.passes = team_; break;
     }
-    crew.tile = reinterpret_cast<C*>(p + team_.rank * s.tile_bytes);
+    crew.tile = reinterpret_cast<C*>(tiles + team_.rank * s.tile_bytes);
+    crew.filter = reinterpret_cast<C*>(filters);
+    crew.data = reinterpret_cast<C*>(own);
+    crew.sum = reinterpret_cast<C*>(own + s.array_bytes);
+    crew.other = reinterpret_cast<C*>(own + 2 * s.array_bytes);
     return crew;
   }
 
@@ -79,7 +72,7 @@ class Convolution : Operands<R> {
   bool outputs_too() const {
     const Schedule& s = call_.backward;
     if (!call_.dgate_out || !(call_.du || call_.dk || call_.dgate_in)) return false;
-    if (s.empty || s.direct || s.blocks > 1 || c_.period) return false;
+    if (s.empty || s.direct || s.blocks > 1 || s.parts > 1 || c_.period) return false;
     const Block block = s.at(c_, 0);
     const int64_t shift = s.low - c_.start;  // slot j is output j + shift
     return block.low + shift == 0 && block.high + shift == c_.length;
@@ -94,13 +87,13 @@ class Convolution : Operands<R> {
       if (team.rank == 0) k.read(reinterpret_cast<V*>(crew.filter), 0, s.high - s.low);
       return team.wait();
     }
-    const Transform<R> transform = {s.plan, crew.tile};
-    transform.columns_in(team, k, crew.filter);
+    const Transform<R> transform = {s.plan, s.columns, crew.tile};
+    transform.columns_in(team, k, crew.filter, transform.all());
     team.wait();
     const Source<R> first = item_input(s, set, 0);
     Ahead<R> ahead;
     if (!s.backward && s.array_bytes <= kNear) ahead.source = &first;
-    transform.template rows<Leaf::kSpectrum>(team, alone(crew.filter), ahead);
+    transform.template rows<Leaf::kSpectrum>(team, alone(crew.filter), transform.all(), ahead);
     team.wait();
   }
 
@@ -190,7 +183,7 @@ class Convolution : Operands<R> {
         });
       });
     }
-    const Transform<R> transform = {s.plan, crew.tile};
+    const Transform<R> transform = {s.plan, s.columns, crew.tile};
     each_set(s, crew, [&](int64_t set) {
       const Team& filters = crew.rows.size > 1 ? crew.rows : crew.passes;
       if (!s.empty) filter_spectrum(s, crew, filters, set);
@@ -206,13 +199,14 @@ class Convolution : Operands<R> {
           return direct_forward(s, crew, block, x, sink, reinterpret_cast<V*>(crew.filter));
         }
         const int64_t next_set = set + 1 < s.sets ? set + 1 : set;
-        C* data = crew.arrays[0];
-        transform.columns_in(crew.passes, x, data);
+        C* data = crew.data;
+        transform.columns_in(crew.passes, x, data, transform.all());
         crew.passes.wait();
         const Source<R> next = more ? item_input(s, set, i + 1) : filters_of(s, next_set);
         Ahead<R> ahead;
         if (s.array_bytes <= kNear) ahead.source = &next, ahead.sink = &sink;
-        transform.template rows<Leaf::kConvolve>(crew.passes, {data, crew.filter, data, data}, ahead);
+        transform.template rows<Leaf::kConvolve>(crew.passes, {data, crew.filter, data, data},
+                                                 transform.all(), ahead);
         crew.passes.wait();
         transform.columns_out(crew.passes, data, sink);
         crew.passes.wait();
@@ -229,7 +223,7 @@ class Convolution : Operands<R> {
       const int64_t lines = (s.high - s.low) * kParts;
       return each_bundle(s, crew, [&](int64_t first, int64_t last) {
         const V* k = bundle_taps(s, crew, first, last);
-        V* sums = reinterpret_cast<V*>(crew.arrays[2]);
+        V* sums = reinterpret_cast<V*>(crew.sum);
         if (call_.dk) memset(sums, 0, (last - first) * lines * sizeof(V));
         each_item(s, crew, first, [&](int64_t i, bool, const Lanes<R>&, int64_t index) {
           for (int64_t set = first; set < last; ++set) {
@@ -251,7 +245,7 @@ class Convolution : Operands<R> {
       if (!s.empty && (signals || outputs)) filter_spectrum(s, crew, filters, set);
       if (!s.empty && call_.dk) {
         Team rows = crew.passes;
-        clear(rows, s, crew.arrays[2]);
+        clear(rows, s, crew.sum);
         crew.passes.wait();
       }
       each_item(s, crew, set, [&](int64_t i, bool more, const Lanes<R>& lanes, int64_t index) {
@@ -260,7 +254,7 @@ class Convolution : Operands<R> {
         backward_item(s, crew, lanes, s.at(c_, index), next, signals, outputs);
       });
       crew.rows.wait();
-      if (call_.dk) filter_gradient(s, crew, filters, set, crew.arrays[2]);
+      if (call_.dk) filter_gradient(s, crew, filters, set, crew.sum);
     });
   }
 
@@ -273,7 +267,7 @@ class Convolution : Operands<R> {
   void direct_forward(const Schedule& s, const Crew& crew, const Block& block, const Source<R>& x,
                       Sink<R>& sink, const V* k) const {
     const int64_t taps = s.high - s.low, count = block.high - block.low;
-    V* in = reinterpret_cast<V*>(crew.arrays[0]);
+    V* in = reinterpret_cast<V*>(crew.data);
     V* out = in + (count + taps) * kParts;
     x.read(in, block.low - taps + 1, count + taps - 1);
     apply_taps<false, R>(in, k, taps, out, count);
@@ -283,11 +277,11 @@ class Convolution : Operands<R> {
   void direct_backward(const Schedule& s, const Crew& crew, const Lanes<R>& lanes,
                        const Block& block, Sink<R>& sink, bool signals, const V* k, V* sums) const {
     const int64_t taps = s.high - s.low, count = block.size;
-    V* in = reinterpret_cast<V*>(crew.arrays[0]);
+    V* in = reinterpret_cast<V*>(crew.data);
     V* out = in + (count + taps + kTogether) * kParts;
     item_cotangent(s, lanes, block).read(in, 0, count + taps + kTogether);
     if (call_.dk) {
-      V* x = reinterpret_cast<V*>(crew.arrays[1]);
+      V* x = reinterpret_cast<V*>(crew.other);
       Source<R> source = input(lanes);
       source.shift = block.first;
       source.high = count;
@@ -333,11 +327,11 @@ class Convolution : Operands<R> {
     }
     if (s.direct) {
       return direct_backward(s, crew, lanes, block, sink, signals, reinterpret_cast<V*>(crew.filter),
-                             reinterpret_cast<V*>(crew.arrays[2]));
+                             reinterpret_cast<V*>(crew.sum));
     }
-    const Transform<R> transform = {s.plan, crew.tile};
+    const Transform<R> transform = {s.plan, s.columns, crew.tile};
     const Team& team = crew.passes;
-    C *data = crew.arrays[0], *other = crew.arrays[1], *sum = crew.arrays[2];
+    C *data = crew.data, *other = crew.other, *sum = crew.sum;
     const Source<R> g = item_cotangent(s, lanes, block);
     Ahead<R> first, second;
     if (s.array_bytes <= kNear) {
@@ -345,26 +339,34 @@ class Convolution : Operands<R> {
       if (next.values) second.source = &next;
       if (signals) second.sink = &sink;
     }
-    if (call_.dk || outputs) {
-      Source<R> x = input(lanes);
-      x.shift = block.first;
-      x.high = block.size;
-      transform.columns_in(team, x, other);
+    Source<R> x = input(lanes);
+    x.shift = block.first;
+    x.high = block.size;
+    for (int64_t i = 0; i < s.parts; ++i) {
+      const Rows part = s.part(i);
+      if (call_.dk || outputs) {
+        transform.columns_in(team, x, other, part);
+        team.wait();
+        transform.template rows<Leaf::kSpectrum>(team, alone(other), part, i ? Ahead<R>() : first);
+      }
+      if (i == 0) {
+        transform.columns_in(team, g, data, transform.all());
+        team.wait();
+      }
+      const int64_t at = part.first * s.plan->pitch * kParts;
+      const Arrays<R> arrays = {data + at, crew.filter + at, other, sum + at};
+      if (call_.dk && signals) {
+        transform.template rows<Leaf::kBackward>(team, arrays, part, second);
+      } else if (call_.dk) {
+        transform.template rows<Leaf::kSum>(team, arrays, part, second);
+      } else if (signals) {
+        transform.template rows<Leaf::kCorrelate>(team, arrays, part, second);
+      }
+      if (outputs) {
+        transform.template rows<Leaf::kProduct>(team, {other, crew.filter, other, other}, part);
+      }
       team.wait();
-      transform.template rows<Leaf::kSpectrum>(team, alone(other), first);
     }
-    transform.columns_in(team, g, data);
-    team.wait();
-    const Arrays<R> arrays = {data, crew.filter, other, sum};
-    if (call_.dk && signals) {
-      transform.template rows<Leaf::kBackward>(team, arrays, second);
-    } else if (call_.dk) {
-      transform.template rows<Leaf::kSum>(team, arrays, second);
-    } else if (signals) {
-      transform.template rows<Leaf::kCorrelate>(team, arrays, second);
-    }
-    if (outputs) transform.template rows<Leaf::kProduct>(team, {other, crew.filter, other, other});
-    team.wait();
     if (signals) transform.columns_out(team, data, sink);
     team.wait();
     if (!outputs) return;
@@ -395,12 +397,13 @@ class Convolution : Operands<R> {
     C* sum = static_cast<C*>(sums);
     if (crew.rows.size > 1) {
       // Each thread has a sum of its own: the first one's takes the others in their order.
-      C* first = sum - int64_t(crew.rows.rank) * (s.arrays - 1) * (s.array_bytes / sizeof(C));
       const int64_t count = s.array_bytes / int64_t(sizeof(C));
+      const int64_t own = s.own_bytes / int64_t(sizeof(C));
+      C* first = sum - crew.rows.rank * own;
       const int64_t begin = count * team.rank / team.size;
       const int64_t end = count * (team.rank + 1) / team.size;
       for (int r = 1; r < crew.rows.size; ++r) {
-        const C* more = first + r * (s.arrays - 1) * count;
+        const C* more = first + r * own;
         for (int64_t i = begin; i < end; ++i) first[i] = first[i] + more[i];
       }
       sum = first;
@@ -414,8 +417,8 @@ class Convolution : Operands<R> {
       return team.wait();
     }
     sink.scale = R(1) / R(s.plan->n);
-    const Transform<R> transform = {s.plan, crew.tile};
-    transform.template rows<Leaf::kInverse>(team, alone(sum));
+    const Transform<R> transform = {s.plan, s.columns, crew.tile};
+    transform.template rows<Leaf::kInverse>(team, alone(sum), transform.all());
     team.wait();
     transform.columns_out(team, sum, sink);
     team.wait();

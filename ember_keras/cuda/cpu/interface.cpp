@@ -134,11 +134,10 @@ int run(Call* call, void* scratch, int64_t scratch_bytes, int64_t bytes, int thr
     own = take_scratch(bytes);
     if (!own) return EMBER_OUT_OF_MEMORY;
     scratch = own->base;
-  } else if (bytes > scratch_bytes) {
-    return EMBER_SCRATCH_TOO_SMALL;
   }
-  const uintptr_t address = reinterpret_cast<uintptr_t>(scratch);
-  call->scratch = static_cast<char*>(scratch) + (64 - address % 64) % 64;
+  const int64_t skipped = (64 - reinterpret_cast<uintptr_t>(scratch) % 64) % 64;
+  if (!own && bytes > 0 && bytes > scratch_bytes - skipped) return EMBER_SCRATCH_TOO_SMALL;
+  call->scratch = static_cast<char*>(scratch) + skipped;
   run_team(threads, find_isa(call->conv.isa)->work, call);
   if (own) leave_scratch(own);
   return EMBER_OK;

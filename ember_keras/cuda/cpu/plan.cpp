@@ -84,7 +84,7 @@ std::unique_ptr<Owned> make_plan(int64_t n, bool wide, int vector_bytes) {
   plan.n1 = n1 << top_bits;
   plan.n2 = n / plan.n1;
   add_levels(&plan, bits - top_bits, most);
-  plan.pitch = plan.n2 + (plan.n2 * position >= 4096 ? 1 : 0);
+  plan.pitch = plan.n2 + (plan.n1 > 4 && plan.n2 * position >= 4096 ? 1 : 0);
   // A power of two, as n2 is: strips of columns leave no rest.
   const int64_t fit = plan.top == 1 ? 8 : kTileBytes / (plan.n1 * position);
   plan.columns = 16;
@@ -121,7 +121,7 @@ int64_t transform_size(int64_t period) {
   int64_t best = 0;
   double best_cost = 0;
   for (const int odd : kOdd) {
-    int64_t n = 16 * int64_t(odd);
+    int64_t n = odd == 1 ? 16 : 8 * int64_t(odd);
     while (n < least) n *= 2;
     const double cost = double(n) * std::log2(double(n)) * (odd == 1 ? 1.0 : 1.05);
     if (best == 0 || cost < best_cost) best = n, best_cost = cost;

@@ -13,11 +13,16 @@ namespace ember {
 struct Plan {
   int64_t n, n1, n2;
   int64_t pitch;    // positions from one row to the next: n2 and some, against cache conflicts
-  int64_t columns;  // neighbouring columns that are transformed together
+  int64_t columns;  // at most, a power of two: neighbouring ones that are transformed together
   int levels, top;
   int radix[32];
   // Of level l, for each of its polynomials in turn: the powers 1 .. radix - 1 of r, as (re, im).
   const void* twiddles[32];
+};
+
+// Rows first .. last - 1 of a plan.
+struct Rows {
+  int64_t first, last;
 };
 
 // Real numbers modulo x^period + 1 with period = 2 n fold to complex ones modulo x^n - i.

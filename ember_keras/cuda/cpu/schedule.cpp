@@ -12,6 +12,10 @@ constexpr int64_t kDirectTaps = 32;    // backward; half as many forward
 constexpr int64_t kDirectBlock = 128;  // positions
 constexpr int64_t kShared = 2 << 20;    // a larger transform is shared by all threads
 constexpr int64_t kPrivate = 1 << 20;   // a core's own cache
+constexpr int64_t kMostParts = 5;       // more of them cost more than narrow tiles
+constexpr int64_t kFewColumns = 2;      // of a tile
+constexpr int64_t kBudget = 512;        // bytes a position and thread
+constexpr int64_t kShort = 256;         // shorter sequences may take as much as this one
 
 int64_t divided(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -36,11 +40,11 @@ int64_t Schedule::scratch_bytes(int threads) const {
   const int64_t tiles = threads * tile_bytes;
   int64_t all = 0;
   switch (sharing) {
-    case Sharing::kSets: all = threads * arrays * array_bytes; break;
-    case Sharing::kRows: all = (1 + int64_t(threads) * (arrays - 1)) * array_bytes; break;
-    case Sharing::kPasses: all = arrays * array_bytes; break;
+    case Sharing::kSets: all = threads * (array_bytes + own_bytes); break;
+    case Sharing::kRows: all = array_bytes + threads * own_bytes; break;
+    case Sharing::kPasses: all = array_bytes + own_bytes; break;
   }
-  return all + tiles + 64;
+  return all + tiles;
 }
 
 int make_schedule(const ember_fft_conv& conv, bool backward, int threads, int vector_bytes,
@@ -62,12 +66,13 @@ int make_schedule(const ember_fft_conv& conv, bool backward, int threads, int ve
   const int64_t all = backward ? conv.size : conv.length;
   const int64_t taps = s.taps(), position = 2 * kLineBytes;
   if (s.empty) return EMBER_OK;
-  s.arrays = backward ? 4 : 2;
+  s.parts = 1;
   if (taps <= (backward ? kDirectTaps : kDirectTaps / 2)) {
     s.direct = true;
     s.cut(conv, std::min(all, kDirectBlock));
     // Positions in and out, and what the last sums read past the end.
     s.array_bytes = (2 * s.block + 2 * kDirectTaps + 8) * kLineBytes;
+    s.own_bytes = (backward ? 3 : 1) * s.array_bytes;
     s.sharing = sharing_of(s, threads);
     return EMBER_OK;
   }
@@ -85,8 +90,21 @@ int make_schedule(const ember_fft_conv& conv, bool backward, int threads, int ve
   s.plan = find_plan(n, wide, vector_bytes);
   if (!s.plan) return EMBER_OUT_OF_MEMORY;
   s.array_bytes = s.plan->n1 * s.plan->pitch * position;
-  s.tile_bytes = s.plan->top > 1 ? s.plan->n1 * s.plan->columns * position : 0;
   s.sharing = sharing_of(s, threads);
+  const int64_t budget = threads * kBudget * std::max({conv.size, conv.length, taps, kShort});
+  const auto fits = [&](int64_t columns, int64_t parts) {
+    const int64_t rows = divided(s.plan->n1, parts);
+    s.columns = columns, s.parts = parts;
+    s.tile_bytes = s.plan->top > 1 ? s.plan->n1 * columns * position : 0;
+    s.own_bytes = backward ? 2 * s.array_bytes + rows * s.plan->pitch * position : s.array_bytes;
+    return !backward || s.scratch_bytes(threads) <= budget;
+  };
+  const int64_t most = std::min(kMostParts, s.plan->n1);
+  for (int64_t columns = s.plan->columns; columns >= kFewColumns; columns /= 2) {
+    for (int64_t parts = 1; parts <= most; ++parts) {
+      if (fits(columns, parts)) return EMBER_OK;
+    }
+  }
   return EMBER_OK;
 }
 

@@ -22,10 +22,16 @@ struct Schedule : Blocks {
   int64_t ratio, filters_per_set, sets, groups, packed, row_groups;
   const Plan* plan;
   Sharing sharing;
-  int64_t array_bytes, tile_bytes;
-  int arrays;  // of the transform's size, a thread or in all
+  // The backward pass transforms its input in parts, some rows each, where memory is short.
+  int64_t parts;
+  int64_t columns;  // of a tile
+  int64_t array_bytes, own_bytes, tile_bytes;  // filters; what else the work needs; a thread's tile
 
   int64_t scratch_bytes(int threads) const;
+
+  Rows part(int64_t index) const {
+    return {plan->n1 * index / parts, plan->n1 * (index + 1) / parts};
+  }
 };
 
 // 0 or an error code.

@@ -130,6 +130,7 @@ struct Ahead {
 template <class R>
 struct Transform {
   const Plan* plan;
+  int64_t columns;   // neighbouring ones that are transformed together
   Complex<R>* tile;  // one thread's own
 
   const R* twiddles(int level, int64_t index) const {
@@ -137,56 +138,67 @@ struct Transform {
     return w + 2 * (plan->radix[level] - 1) * index;
   }
 
-  // The levels above the rows, from a signal to `data`.
-  void columns_in(const Team& team, const Source<R>& source, Complex<R>* data) const {
-    const int64_t strips = plan->n2 / plan->columns;
+  Rows all() const { return {0, plan->n1}; }
+
+  // The levels above the rows, from a signal to some of the rows; `data` is the first of these.
+  void columns_in(const Team& team, const Source<R>& source, Complex<R>* data,
+                  const Rows& part) const {
+    const int64_t strips = plan->n2 / columns;
     const int64_t first = strips * team.rank / team.size;
     const int64_t last = strips * (team.rank + 1) / team.size;
     const bool real = source.last_slot() < plan->n;
     for (int64_t strip = first; strip < last; ++strip) {
-      const int64_t column = strip * plan->columns;
+      const int64_t column = strip * columns;
       if (plan->top == 1) {
         prefetch_level(source, real, strip + kSteps, 0, 1);
-        read_level(source, real, column, 0, 1, data + column * kParts, plan->pitch);
+        if (part.last - part.first == plan->n1) {
+          read_level(source, real, column, 0, 1, data + column * kParts, plan->pitch);
+        } else {
+          Complex<R> rows[8 * kRun * kParts];
+          read_level(source, real, column, 0, 1, rows, columns);
+          copy_rows(rows, part, 0, plan->n1, column, data);
+        }
         continue;
       }
-      const int64_t below = plan->n1 / plan->radix[0], wide = plan->columns;
+      const int64_t below = plan->n1 / plan->radix[0], wide = columns;
       for (int64_t i = 0; i < below; ++i) {
         prefetch_level(source, real, strip, i + kSteps, below);
         read_level(source, real, column, i, below, tile + i * wide * kParts, below * wide);
       }
-      int64_t rows = below, polynomials = plan->radix[0];
+      int64_t rows = below;
       for (int l = 1; l < plan->top; ++l) {
         const int radix = plan->radix[l];
         const int64_t leg = rows / radix * wide;
-        for (int64_t c = 0; c < polynomials; ++c) {
+        for (int64_t c = part.first / rows; c * rows < part.last; ++c) {
           Complex<R>* x = tile + c * rows * wide * kParts;
-          if (l + 1 < plan->top) {
-            pass<Pass::kSplit, R>(radix, x, leg, x, leg, leg, twiddles(l, c));
-          } else {
-            Complex<R>* to = data + (c * radix * plan->pitch + column) * kParts;
+          const bool whole = part.first <= c * rows && (c + 1) * rows <= part.last;
+          if (l + 1 == plan->top && whole) {
+            Complex<R>* to = data + ((c * radix - part.first) * plan->pitch + column) * kParts;
             pass<Pass::kSplit, R>(radix, x, leg, to, plan->pitch, wide, twiddles(l, c));
+          } else {
+            pass<Pass::kSplit, R>(radix, x, leg, x, leg, leg, twiddles(l, c));
+            if (l + 1 == plan->top) copy_rows(tile, part, c * rows, (c + 1) * rows, column, data);
           }
         }
-        rows /= radix, polynomials *= radix;
+        rows /= radix;
       }
     }
   }
 
   // The way back, from `data` to a signal.
   void columns_out(const Team& team, const Complex<R>* data, Sink<R>& sink) const {
-    const int64_t strips = plan->n2 / plan->columns;
+    const int64_t strips = plan->n2 / columns;
     const int64_t first = strips * team.rank / team.size;
     const int64_t last = strips * (team.rank + 1) / team.size;
     const bool real = sink.last_slot() < plan->n;
     for (int64_t strip = first; strip < last; ++strip) {
-      const int64_t column = strip * plan->columns;
+      const int64_t column = strip * columns;
       if (plan->top == 1) {
         prefetch_level(sink, real, strip + kSteps, 0, 1);
         write_level(sink, real, column, 0, 1, data + column * kParts, plan->pitch);
         continue;
       }
-      const int64_t wide = plan->columns;
+      const int64_t wide = columns;
       int64_t rows = 1, polynomials = plan->n1;
       for (int l = plan->top - 1; l > 0; --l) {
         const int radix = plan->radix[l];
@@ -209,13 +221,14 @@ struct Transform {
     }
   }
 
-  // The levels inside rows, there, at the last level, and back.
+  // The levels inside some rows, there, at the last level, and back; `arrays` are at the first.
   template <Leaf kLeaf>
-  void rows(const Team& team, Arrays<R> arrays, const Ahead<R>& ahead = Ahead<R>()) const {
-    const int64_t first = plan->n1 * team.rank / team.size;
-    const int64_t last = plan->n1 * (team.rank + 1) / team.size;
-    for (int64_t c = first; c < last; ++c) {
-      row<kLeaf>(arrays.at(c * plan->pitch), plan->n2, plan->top, c, ahead);
+  void rows(const Team& team, Arrays<R> arrays, const Rows& part,
+            const Ahead<R>& ahead = Ahead<R>()) const {
+    const int64_t count = part.last - part.first;
+    const int64_t last = count * (team.rank + 1) / team.size;
+    for (int64_t i = count * team.rank / team.size; i < last; ++i) {
+      row<kLeaf>(arrays.at(i * plan->pitch), plan->n2, plan->top, part.first + i, ahead);
     }
   }
 
@@ -257,12 +270,23 @@ struct Transform {
   void prefetch_level(const F& f, bool real, int64_t strip, int64_t i, int64_t below) const {
     strip += i / below;
     i %= below;
-    const int64_t column = strip * plan->columns;
+    const int64_t column = strip * columns;
     if (column >= plan->n2) return;
     for (int q = 0; q < plan->radix[0]; ++q) {
       const int64_t slot = (q * below + i) * plan->n2 + column;
-      f.prefetch(slot, plan->columns, kFar);
-      if (!real) f.prefetch(slot + plan->n, plan->columns, kFar);
+      f.prefetch(slot, columns, kFar);
+      if (!real) f.prefetch(slot + plan->n, columns, kFar);
+    }
+  }
+
+  // Of a strip of columns, those rows from `first` to `last` that are in the part.
+  void copy_rows(const Complex<R>* strip, const Rows& part, int64_t first, int64_t last,
+                 int64_t column, Complex<R>* data) const {
+    const int64_t wide = columns * kParts;
+    const int64_t end = last < part.last ? last : part.last;
+    for (int64_t row = first < part.first ? part.first : first; row < end; ++row) {
+      Complex<R>* to = data + ((row - part.first) * plan->pitch + column) * kParts;
+      memcpy(to, strip + row * wide, wide * sizeof(Complex<R>));
     }
   }
 
@@ -270,7 +294,7 @@ struct Transform {
   void read_level(const Source<R>& source, bool real, int64_t column, int64_t i, int64_t below,
                   Complex<R>* out, int64_t out_leg) const {
     const int radix = plan->radix[0];
-    const int64_t wide = plan->columns, n2 = plan->n2;
+    const int64_t wide = columns, n2 = plan->n2;
     Complex<R> strip[8 * kRun * kParts];
     Vector<R>* v = reinterpret_cast<Vector<R>*>(strip);
     for (int q = 0; q < radix; ++q) {
@@ -295,7 +319,7 @@ struct Transform {
   void write_level(Sink<R>& sink, bool real, int64_t column, int64_t i, int64_t below,
                    const Complex<R>* in, int64_t in_leg) const {
     const int radix = plan->radix[0];
-    const int64_t wide = plan->columns, n2 = plan->n2;
+    const int64_t wide = columns, n2 = plan->n2;
     Complex<R> strip[8 * kRun * kParts];
     Vector<R>* v = reinterpret_cast<Vector<R>*>(strip);
     if (real) {
