@@ -121,7 +121,8 @@ int64_t transform_size(int64_t period) {
   int64_t best = 0;
   double best_cost = 0;
   for (const int odd : kOdd) {
-    int64_t n = odd == 1 ? 16 : 8 * int64_t(odd);
+    // Short rows under many make for large tiles: 45 is not worth them where 48 is near.
+    int64_t n = (odd == 1 ? 16 : odd == 45 ? 64 : 8) * int64_t(odd);
     while (n < least) n *= 2;
     const double cost = double(n) * std::log2(double(n)) * (odd == 1 ? 1.0 : 1.05);
     if (best == 0 || cost < best_cost) best = n, best_cost = cost;

@@ -13,7 +13,7 @@ constexpr int64_t kDirectBlock = 128;  // positions
 constexpr int64_t kShared = 2 << 20;    // a larger transform is shared by all threads
 constexpr int64_t kPrivate = 1 << 20;   // a core's own cache
 constexpr int64_t kMostParts = 5;       // more of them cost more than narrow tiles
-constexpr int64_t kFewColumns = 2;      // of a tile
+constexpr int64_t kFewColumns = 4;      // of a tile
 constexpr int64_t kBudget = 512;        // bytes a position and thread
 constexpr int64_t kShort = 256;         // shorter sequences may take as much as this one
 
