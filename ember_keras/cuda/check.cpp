@@ -69,7 +69,9 @@ const char* describe(int status) {
     case EMBER_UNKNOWN_ISA: return "the instruction set is unknown";
     case EMBER_ISA_NOT_AVAILABLE: return "this machine or this build lacks the instruction set";
     case EMBER_OUT_OF_MEMORY: return "there is no memory for the scratch";
-    case EMBER_SCRATCH_TOO_SMALL: return "the scratch is smaller than ember_fft_conv_scratch asks, or begins between multiples of 64 bytes";
+    case EMBER_SCRATCH_TOO_SMALL:
+      return "the scratch is smaller than ember_fft_conv_scratch asks, or begins between multiples of "
+             "64 bytes";
     case EMBER_UNKNOWN_PASS: return "the pass is neither forward nor backward";
     case EMBER_NO_THREADS: return "the number of threads is below 1";
     case EMBER_UNKNOWN_VERSION: return "the caller was made for another version of this library";

@@ -251,5 +251,5 @@ def random_case(rng, most=160):
 
 
 def numbered_case(seed):
-    """The random case of a seed; every tenth has up to 700 positions, which come in parts."""
+    """The random case of a seed; every tenth is up to 700 long: some come in parts."""
     return random_case(np.random.default_rng(seed), 160 if seed % 10 else 700)

@@ -50,7 +50,7 @@ def test_lengths(kernel, size, taps):
 
 
 @pytest.mark.parametrize("name", ISAS)
-@pytest.mark.parametrize("size", [195, 330, 641, 1292])
+@pytest.mark.parametrize("size", [217, 330, 401, 1030])
 def test_backward_in_parts(kernel, name, size):
     """Lengths whose four arrays would be over the scratch's bound: rows come in parts."""
     if kernel.isa(ISAS[name]) is None:
