@@ -72,8 +72,14 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "block": [
         {"mixer": "hyena", "norm": "layer_norm", "norm_position": "post"},
         {"mixer": "gated_mlp", "norm": None},
-        {"mixer": "rwkv5_channel_mixer"},
+        {"mixer": "rwkv5_channel_mixer", "residual": "gated"},
+        {"mixer": "min_gru", "residual": "scaled", "norm_position": "post"},
+        {"mixer": "lru", "residual": "none"},
     ],
+    "repeat": [
+        {"times": 2, "blocks": ["min_gru", {"type": "repeat", "times": 2, "blocks": ["dense"]}]}
+    ],
+    "hybrid_block": [{"mixers": ["attention", "lru"], "arrangement": "interleaved"}],
     "sequence_model": [{"blocks": ["hyena", "gated_mlp", "attention", "mlp"]}],
     "causal_lm": [
         {"blocks": ["hyena", "gated_mlp", "attention"], "tie_embeddings": False},
