@@ -1,6 +1,9 @@
 """Models: stacks of blocks with a head."""
 
+from ember_keras.models import presets
 from ember_keras.models.causal_lm import CausalLM
+from ember_keras.models.decay import decay_groups, exclude_from_decay
+from ember_keras.models.position_models import MaskedLM, TokenClassifier
 from ember_keras.models.saving import (
     LoadError,
     load_model,
@@ -14,11 +17,16 @@ from ember_keras.models.summary_models import SequenceClassifier, SequenceRegres
 __all__ = [
     "CausalLM",
     "LoadError",
+    "MaskedLM",
     "SequenceClassifier",
     "SequenceModel",
     "SequenceRegressor",
+    "TokenClassifier",
+    "decay_groups",
+    "exclude_from_decay",
     "load_model",
     "load_weights",
+    "presets",
     "save_model",
     "save_weights",
 ]

@@ -54,7 +54,7 @@ class _SummaryModel(HeadedModel):
         self.backbone = SequenceModel(blocks, repeats, norm, dropout, dtype=policy, name="backbone")
         self.drop = keras.layers.Dropout(dropout, dtype=policy, name="drop")
         # The answer is float32 whatever the blocks compute in, as a loss wants it.
-        self.head = Projection(outputs, dtype=_float32_head(policy), name="head")
+        self.head = Projection(outputs, dtype=float32_head(policy), name="head")
 
     @property
     def is_causal(self) -> bool:
@@ -137,7 +137,8 @@ class _SummaryModel(HeadedModel):
         }
 
 
-def _float32_head(policy: Any) -> Any:
+def float32_head(policy: Any) -> Any:
+    """The policy of a head over blocks of `policy`: float32 unless their weights are narrower."""
     if policy.variable_dtype == "float32":
         return keras.DTypePolicy("float32")
     return policy

@@ -102,7 +102,7 @@ class Training:
         sample: SampleSettings | None = _SAMPLE,
     ):
         self.task = task if isinstance(task, Task) else registry.tasks.build(task)
-        self.model = {"type": model} if isinstance(model, str) else model
+        self.model = registry.check(model, ("models",))
         self.name = name if name is not None else registry.tasks.name_of(self.task) or "run"
         check_name(self.name)
         if seed < 0:

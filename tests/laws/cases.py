@@ -86,6 +86,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"blocks": ["hyena", "gated_mlp", "attention"], "tie_embeddings": False},
         {"blocks": ["fft_conv"], "repeats": 2, "pad_token": 0},
     ],
+    "masked_lm": [{"blocks": ["lru"], "tie_embeddings": False, "pad_token": 0}],
+    "token_classifier": [{"blocks": ["lru", "mlp"], "vocab_size": 11, "pad_token": 0}],
     "sequence_classifier": [
         {"blocks": ["fft_conv", "mlp"], "pooling": "max"},
         {"blocks": ["hyena"], "pooling": "last", "vocab_size": 11},
@@ -133,7 +135,8 @@ class Case:
 
     def _tokens(self) -> int | None:
         arguments = dict(self.options)
-        return arguments.get("vocab_size", 256 if self.name == "causal_lm" else None)
+        of_tokens = self.name in ("causal_lm", "masked_lm")
+        return arguments.get("vocab_size", 256 if of_tokens else None)
 
     def inputs(self, rng: np.random.Generator, batch: int, time: int) -> np.ndarray:
         """A batch of inputs, `(B, T)` tokens or `(B, T, D)` vectors."""

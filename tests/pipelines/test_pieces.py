@@ -4,11 +4,12 @@ import pytest
 
 import ember_keras as ek
 from ember_keras.config import ConfigError, to_yaml
+from ember_keras.models.decay import is_decayed
 from ember_keras.pipelines import InputError, RunError, TrainingSettings
 from ember_keras.pipelines.errors import message_of
 from ember_keras.pipelines.figures import even_batch_size
 from ember_keras.pipelines.files import RunFolder, check_name, write_text
-from ember_keras.pipelines.optimizers import is_decayed, make_optimizer
+from ember_keras.pipelines.optimizers import make_optimizer
 
 EXPERIMENT = {
     "type": "training",
