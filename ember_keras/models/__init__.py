@@ -1,8 +1,10 @@
 """Models: stacks of blocks with a head."""
 
 from ember_keras.models import presets
+from ember_keras.models.autoencoder import Autoencoder
 from ember_keras.models.causal_lm import CausalLM
 from ember_keras.models.decay import decay_groups, exclude_from_decay
+from ember_keras.models.forecaster import Forecaster, PinballLoss
 from ember_keras.models.position_models import MaskedLM, TokenClassifier
 from ember_keras.models.saving import (
     LoadError,
@@ -15,9 +17,12 @@ from ember_keras.models.sequence_model import SequenceModel
 from ember_keras.models.summary_models import SequenceClassifier, SequenceRegressor
 
 __all__ = [
+    "Autoencoder",
     "CausalLM",
+    "Forecaster",
     "LoadError",
     "MaskedLM",
+    "PinballLoss",
     "SequenceClassifier",
     "SequenceModel",
     "SequenceRegressor",

@@ -26,7 +26,7 @@ _Blocks = list[Annotated[Any, Component(*BLOCK_KINDS)]]
 _BOTH_WAYS: Any = ({"type": "attention", "causal": False}, "gated_mlp")
 
 
-class _PositionModel(HeadedModel):
+class PositionModel(HeadedModel):
     """An input map, a stack of blocks, and a head at each position."""
 
     def __init__(
@@ -84,7 +84,7 @@ class _PositionModel(HeadedModel):
     def _embedded(self, x: Any) -> Any:
         return self.input_map(x)
 
-    def _answer(self, hidden: Any) -> Any:
+    def _answer(self, hidden: Any, mask: Any, segment_ids: Any) -> Any:
         return self.head(hidden)
 
     def _require_inputs(self, x: Any) -> None:
@@ -110,16 +110,17 @@ class _PositionModel(HeadedModel):
         require_rows(self, x, mask=mask, segment_ids=segment_ids)
         if state is not None or return_state:
             self._require_causal("state")
+        mask = self._real(x, mask)
         hidden = self.backbone(
             self._embedded(x),
             state=state,
-            mask=self._real(x, mask),
+            mask=mask,
             segment_ids=segment_ids,
             training=training,
             return_state=return_state,
         )
         hidden, state = hidden if return_state else (hidden, None)
-        answer = self._answer(self.drop(hidden, training=training))
+        answer = self._answer(self.drop(hidden, training=training), mask, segment_ids)
         return (answer, state) if return_state else answer
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
@@ -133,6 +134,7 @@ class _PositionModel(HeadedModel):
         return keras.KerasTensor((*x.shape[:2], self.outputs), dtype=dtype)
 
     def initial_state(self, batch_size: int, max_length: int | None = None) -> State:
+        self._require_causal("state")
         self._require_built()
         return self.backbone.initial_state(batch_size, max_length)
 
@@ -150,7 +152,7 @@ class _PositionModel(HeadedModel):
 
 
 @registry.models.register("token_classifier")
-class TokenClassifier(_PositionModel):
+class TokenClassifier(PositionModel):
     """Says which class each position belongs to, such as the kind of a word or a tracked state.
 
     An input map, a stack of blocks, and a linear head at every position. With causal blocks it
@@ -211,7 +213,7 @@ class TokenClassifier(_PositionModel):
 
 
 @registry.models.register("masked_lm")
-class MaskedLM(_PositionModel):
+class MaskedLM(PositionModel):
     """Says which token stands at every position, for those that were masked.
 
     Trained to restore tokens that were replaced by a mask token (BERT, Devlin et al. 2018,
@@ -285,7 +287,7 @@ class MaskedLM(_PositionModel):
         hidden = self.input_map(x)
         return hidden * ops.cast(self.width**0.5, hidden.dtype)
 
-    def _answer(self, hidden: Any) -> Any:
+    def _answer(self, hidden: Any, mask: Any, segment_ids: Any) -> Any:
         return self.input_map(hidden, reverse=True)
 
     def get_config(self) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 A preset is the width, the blocks, how often they repeat, and the norm of a model; `tiny` is for
 tests. In a configuration, `preset` stands in the place of `type` and takes every key of the model
-beside it: `model: {preset: mamba-small, vocab_size: 256}`. With a `type`, it is another model of the
-same blocks: `{preset: mamba-small, type: sequence_classifier}`.
+beside it: `model: {preset: mamba-small, vocab_size: 256}`. With a `type`, it is another model of
+the same blocks: `{preset: mamba-small, type: sequence_classifier}`.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from ember_keras.models.sequence_model import SequenceModel
 _Blocks = list[Annotated[Any, Component(*BLOCK_KINDS)]]
 
 
-class _SummaryModel(HeadedModel):
+class SummaryModel(HeadedModel):
     """An input map, a stack of blocks, a pooling over time, and a linear head."""
 
     def __init__(
@@ -103,8 +103,12 @@ class _SummaryModel(HeadedModel):
         hidden, past = hidden if return_state else (hidden, None)
         before = None if state is None else state["pool"]
         summary, pooled = pool(hidden, mask, before, self.pooling)
-        answer = self.head(self.drop(summary, training=training))
+        answer = self._shaped(self.head(self.drop(summary, training=training)))
         return (answer, {"backbone": past, "pool": pooled}) if return_state else answer
+
+    def _shaped(self, answer: Any) -> Any:
+        """The answer `(B, outputs)` in the shape that the model gives."""
+        return answer
 
     def _step(self, x_t: Any, state: State) -> tuple[Any, State]:
         return self(ops.expand_dims(x_t, 1), state=state, return_state=True)
@@ -145,7 +149,7 @@ def float32_head(policy: Any) -> Any:
 
 
 @registry.models.register("sequence_classifier")
-class SequenceClassifier(_SummaryModel):
+class SequenceClassifier(SummaryModel):
     """Says which class a whole sequence belongs to.
 
     An input map, a stack of blocks, a pooling over the real positions, and a linear head. With
@@ -206,7 +210,7 @@ class SequenceClassifier(_SummaryModel):
 
 
 @registry.models.register("sequence_regressor")
-class SequenceRegressor(_SummaryModel):
+class SequenceRegressor(SummaryModel):
     """Gives numbers for a whole sequence.
 
     The same as `SequenceClassifier`, with a linear answer of `num_outputs` numbers.

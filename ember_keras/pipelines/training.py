@@ -325,13 +325,18 @@ def build_model(
         raise ConfigError(f"model.{error.path}".rstrip("."), error.problem) from error
     except (TypeError, ValueError) as error:
         raise ConfigError("model", message_of(error)) from error
-    (size,) = task.model_arguments(data).values()
-    steps = x.shape[1:2] if task.kind == "language_modeling" else ()
-    if tuple(outputs.shape) != (2, *steps, size):
+    if task.kind == "language_modeling" and not getattr(model, "is_causal", True):
+        raise ConfigError(
+            "model",
+            f"received a {name!r} that looks both ways, which would see the tokens that the task "
+            "asks for. Give it causal blocks, or use a causal_lm.",
+        )
+    expected = (2, *task.output_shape(data))
+    if tuple(outputs.shape) != expected:
         raise ConfigError(
             "model.type",
             f"received {name!r}, whose outputs for 2 samples are {tuple(outputs.shape)}; the task "
-            f"needs {(2, *steps, size)}, for {task.kind.replace('_', ' ')}.",
+            f"needs {expected}, for {task.kind.replace('_', ' ')}.",
         )
     return model
 

@@ -2,11 +2,12 @@
 
 import functools
 
-import keras
 import numpy as np
 import pytest
 
 import ember_keras as ek
+
+import keras  # isort: skip - under mlx after ember_keras
 from ember_keras.config.presets import FAMILIES
 
 

@@ -27,8 +27,9 @@ SURFACE = {
         SlidingAttention TaylorFeatures
     """.split(),
     "models": """
-        CausalLM LoadError MaskedLM SequenceClassifier SequenceModel SequenceRegressor
-        TokenClassifier decay_groups exclude_from_decay load_model load_weights presets save_model save_weights
+        Autoencoder CausalLM Forecaster LoadError MaskedLM PinballLoss SequenceClassifier
+        SequenceModel SequenceRegressor TokenClassifier decay_groups exclude_from_decay
+        load_model load_weights presets save_model save_weights
     """.split(),
     "interop": "keras_layers mambapy ncps torch_nn transformers xlstm".split(),
     "callbacks": "BudgetedSchedule CompileEachLength SaveEveryEpoch StopOnNaN TimeBudget".split(),
