@@ -86,7 +86,10 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     ],
     "sequence_regressor": [{"blocks": ["hyena", "dense"], "num_outputs": 3}],
     "mlp": [{"activation": "relu", "use_bias": False}],
-    "gated_mlp": [{"gate": "geglu", "use_bias": True}],
+    "gated_mlp": [
+        {"gate": "geglu", "use_bias": True},
+        {"gate": "geglu_tanh", "output_gate": True},
+    ],
 }
 
 WIDTH = 8

@@ -269,6 +269,7 @@ SPOILED = {
     "a width that is true": (config(hidden_size=True), "`hidden_size` is True, expected"),
     "a width that is a word": (config(hidden_size="8"), "`hidden_size` is '8', expected"),
     "heads that do not divide": (config(num_key_value_heads=5), "no such model can be built"),
+    "pairs that are not whole": (config(head_dim=3), "`head_dim` is 3, .* even number"),
     "an epsilon without end": (
         then(
             lambda f: (f / "config.json").write_text(

@@ -9,7 +9,7 @@ pytest.importorskip("safetensors")
 
 import ember_keras as ek  # noqa: E402
 
-NAMES = ("llama", "llama_biases", "mistral", "mamba")
+NAMES = ("llama", "llama_biases", "mistral", "mamba", "mamba2", "recurrent_gemma", "qwen3_next")
 
 
 def stored(folder):
