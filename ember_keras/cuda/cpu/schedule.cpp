@@ -91,7 +91,8 @@ int make_schedule(const ember_fft_conv& conv, bool backward, int threads, int ve
   if (!s.plan) return EMBER_OUT_OF_MEMORY;
   s.array_bytes = s.plan->n1 * s.plan->pitch * position;
   s.sharing = sharing_of(s, threads);
-  const int64_t budget = threads * kBudget * std::max({conv.size, conv.length, taps, kShort});
+  const int64_t budget = threads * kBudget * std::max({conv.size, conv.length, taps, kShort}) -
+                         s.plan->twiddle_bytes;
   const auto fits = [&](int64_t columns, int64_t parts) {
     const int64_t rows = divided(s.plan->n1, parts);
     s.columns = columns, s.parts = parts;
