@@ -369,6 +369,26 @@ def test_the_operator_of_torch():
 
 
 @only["torch"]
+def test_the_operator_of_torch_has_gradients_by_itself():
+    """Of both orders, with and without what it may be given besides."""
+    import torch
+
+    u, k, d = (x.double().requires_grad_() for x in arguments((2, 9, 4, 9, 2)))
+    gates = [u.detach().cos().requires_grad_(), u.detach()[:, 1:].sin().requires_grad_()]
+    operator = torch.ops.ember_keras.fft_conv
+    for rest in ((None, None, None), (d, None, None), (d, *gates)):
+        given = (u, k, *rest, 1, 8, 1)
+        assert torch.autograd.gradcheck(operator, given)
+        assert torch.autograd.gradgradcheck(operator, given)
+    given = [x.detach().requires_grad_() for x in (u, k, d, *gates)]
+    compiled = torch.compile(operator, backend="aot_eager", fullgraph=True)
+    compiled(*given, 1, 8, 1).square().sum().backward()
+    expected = torch.autograd.grad(operator(u, k, d, *gates, 1, 8, 1).square().sum(), (u, k))
+    for x, wanted in zip(given, expected, strict=False):
+        assert error(x.grad, wanted.numpy()) < 1e-6
+
+
+@only["torch"]
 def test_it_runs_in_the_threads_of_torch():
     """As many as torch uses, and no others."""
     import torch
