@@ -17,7 +17,8 @@ jax may reuse the memory of the arguments at the positions `donate` |
 ``"cpu"``, ``"cuda"``, … |
 | `devices()` | the devices of this process, as strings such as ``"cpu:0"`` |
 
-`pad(x, pad_width, constant_values=0)` and `each_length(model, kind)` are one function for all.
+`pad(x, pad_width, constant_values=0)`, `each_length(model, kind)`, and `build_unfilled(build)` with
+`fill(variable, value=None)`, which build layers without drawing weights, are one function for all.
 """
 
 import importlib
@@ -42,14 +43,21 @@ FUNCTIONS = (
 )
 """What every backend module offers, with the same signatures."""
 
-_LATE = {"each_length": "_lengths", "pad": "_padding"}
+_LATE = {
+    "build_unfilled": "_deferred",
+    "each_length": "_lengths",
+    "fill": "_deferred",
+    "pad": "_padding",
+}
 
 __all__ = [
     "Capabilities",
     "Installed",
     "activate",
+    "build_unfilled",
     "capabilities",
     "each_length",
+    "fill",
     "installed",
     "name",
     "pad",

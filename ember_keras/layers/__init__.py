@@ -1,6 +1,5 @@
 """Ember Keras layers: sequence mixers, channel mixers, and the filters of long convolutions."""
 
-from ember_keras.layers import norms as norms
 from ember_keras.layers.channel_mixing import (
     MLP,
     ChannelMixer,
@@ -26,6 +25,7 @@ from ember_keras.layers.common.filters import (
     S4DFilter,
 )
 from ember_keras.layers.common.wirings import ExplicitWiring, FullWiring, NCPWiring, RandomWiring
+from ember_keras.layers.norms import ZeroCentredRMSNorm
 from ember_keras.layers.sequence_mixing import (
     GRU,
     H3,
@@ -120,4 +120,5 @@ __all__ = [
     "SequenceMixer",
     "SlidingAttention",
     "TaylorFeatures",
+    "ZeroCentredRMSNorm",
 ]

@@ -1,6 +1,7 @@
 """Models: stacks of blocks with a head."""
 
 from ember_keras.models.causal_lm import CausalLM
+from ember_keras.models.pretrained import from_pretrained, load_tokenizer, save_pretrained
 from ember_keras.models.saving import (
     LoadError,
     load_model,
@@ -17,8 +18,11 @@ __all__ = [
     "SequenceClassifier",
     "SequenceModel",
     "SequenceRegressor",
+    "from_pretrained",
     "load_model",
+    "load_tokenizer",
     "load_weights",
     "save_model",
+    "save_pretrained",
     "save_weights",
 ]

@@ -17,8 +17,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "attention": [
         {"num_heads": 4, "num_kv_heads": 2},
         {"num_heads": 2, "head_dim": 3, "use_bias": True},
-        {"rotary": False},
-        {"causal": False},
+        {"rotary": False, "output_gate": True, "head_norm": "rms_norm", "output_bias": True},
+        {"causal": False, "rotary_scaling": {"factor": 4.0}, "rotary_fraction": 0.5},
     ],
     "sliding_attention": [
         {"window": 4, "num_kv_heads": 2},
@@ -77,7 +77,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "sequence_model": [{"blocks": ["hyena", "gated_mlp", "attention", "mlp"]}],
     "causal_lm": [
         {"blocks": ["hyena", "gated_mlp", "attention"], "tie_embeddings": False},
-        {"blocks": ["fft_conv"], "repeats": 2, "pad_token": 0},
+        {"blocks": ["fft_conv"], "repeats": 2, "pad_token": 0, "logit_cap": 3.0},
     ],
     "sequence_classifier": [
         {"blocks": ["fft_conv", "mlp"], "pooling": "max"},

@@ -21,11 +21,12 @@ SURFACE = {
         Mamba Mamba2 MinGRU MinLSTM MultiheadHyena NCPWiring RGLRU RWKV5ChannelMixer
         RWKV5TimeMixer RWKV6ChannelMixer RWKV6TimeMixer RWKV7ChannelMixer RWKV7TimeMixer
         RandomWiring RationalFilter ReluFeatures Retention S4D S4DFilter SLSTM SequenceMixer
-        SlidingAttention TaylorFeatures
+        SlidingAttention TaylorFeatures ZeroCentredRMSNorm
     """.split(),
     "models": """
         CausalLM LoadError SequenceClassifier SequenceModel SequenceRegressor
-        load_model load_weights save_model save_weights
+        from_pretrained load_model load_tokenizer load_weights save_model save_pretrained
+        save_weights
     """.split(),
     "interop": "keras_layers mambapy ncps torch_nn transformers xlstm".split(),
     "callbacks": "BudgetedSchedule CompileEachLength SaveEveryEpoch StopOnNaN TimeBudget".split(),
