@@ -12,7 +12,10 @@ backend blocks callbacks config interop layers models ops pipelines registry tas
 
 SURFACE = {
     "": ["EmberTensor", "load_model", "save_model", *ROOMS],
-    "blocks": ["Block"],
+    "blocks": """
+        Block FFTConvBlock HybridBlock HyenaBlock LSTMBlock MambaBlock RWKVBlock Repeat
+        TransformerBlock xLSTMBlock
+    """.split(),
     "layers": """
         Attention Bidirectional CfC ChannelMixer DecayFilter DeltaNet DenseMixer EluFeatures
         ExpandedMLSTM ExplicitFilter ExplicitWiring FFTConv FeatureMap Filter FullWiring GRU
