@@ -117,9 +117,8 @@ class CausalLM(Generation, HeadedModel):
         tokens, mask, segment_ids = self._unpack(x, mask, segment_ids)
         require_tokens(self, tokens)
         require_rows(self, tokens, mask=mask, segment_ids=segment_ids)
-        hidden = self.embedding(tokens)
-        hidden = self.backbone(
-            hidden * ops.cast(self.width**0.5, hidden.dtype),
+        hidden = self._hidden(
+            tokens,
             state=state,
             mask=real_positions(tokens, mask, self.pad_token),
             segment_ids=segment_ids,
@@ -127,8 +126,17 @@ class CausalLM(Generation, HeadedModel):
             return_state=return_state,
         )
         hidden, state = hidden if return_state else (hidden, None)
-        logits = self.embedding(hidden, reverse=True)
+        logits = self._logits(hidden)
         return (logits, state) if return_state else logits
+
+    def _hidden(self, tokens: Any, **options: Any) -> Any:
+        """What the head reads, `(B, T, D)`; the options are those of the backbone."""
+        hidden = self.embedding(tokens)
+        return self.backbone(hidden * ops.cast(self.width**0.5, hidden.dtype), **options)
+
+    def _logits(self, hidden: Any) -> Any:
+        """The head: `(B, T, D)` to `(B, T, vocab_size)`."""
+        return self.embedding(hidden, reverse=True)
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         tokens, mask, _ = self._unpack(inputs, mask, None)
