@@ -101,9 +101,7 @@ def beam_search(
         return [np.zeros(0, "int32") for _ in begun.rows]
     runner = runner_of(begun.model)
     weights, count = runner.weights(), len(begun.rows)
-    searches = [
-        _Search(beams, length_penalty, max_new_tokens, stop_token) for _ in range(count)
-    ]
+    searches = [_Search(beams, length_penalty, max_new_tokens, stop_token) for _ in range(count)]
     seen = Seen(begun.rows, begun.model.vocab_size, repetition_penalty)
     logits, state = begun.logits, begun.state
     first, width = np.arange(count), 1

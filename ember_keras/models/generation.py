@@ -12,7 +12,7 @@ from ember_keras.layers.base import Mixin
 from ember_keras.models.beams import beam_search
 from ember_keras.models.past import Past
 from ember_keras.models.sampling import Sampling
-from ember_keras.models.stepping import room_for, runner_of
+from ember_keras.models.stepping import CHUNK, room_for, runner_of
 from ember_keras.models.stream import Begun, Ending, Stream
 from ember_keras.models.text import Decode, check_stop
 from ember_keras.ops.kernels.loops import turns_a_call
@@ -44,9 +44,7 @@ class Generation(Mixin):
                 "for it at least. Give more, or None."
             )
         begun = self._begin(prompt, past, max_length - longest)
-        return Past(
-            self, begun.rows, begun.logits, begun.state, begun.room, begun.single
-        )
+        return Past(self, begun.rows, begun.logits, begun.state, begun.room, begun.single)
 
     def generate(
         self,
@@ -248,7 +246,7 @@ class Generation(Mixin):
             last = np.broadcast_to(last, (len(rows), last.shape[1]))
             logits, state = runner.read(rows, state, last)
         else:
-            room = room_for(needed)
+            room = room_for(needed) if runner.has_room else CHUNK
             logits, state = runner.read(whole, runner.state(len(whole), room))
         return Begun(self, whole, single, logits, state, room)
 
@@ -263,9 +261,7 @@ def _rows(model: Any, prompt: Any, past: Past | None) -> tuple[list[np.ndarray],
         return _as_rows(model, prompt, at_least=1)
     if not isinstance(past, Past) or past.model is not model:
         other = "a Past of another model" if isinstance(past, Past) else type(past).__name__
-        raise ValueError(
-            f"Received {other} as `past`, expected what this model's `read` returned."
-        )
+        raise ValueError(f"Received {other} as `past`, expected what this model's `read` returned.")
     if prompt is None or len(prompt) == 0:
         return [np.zeros(0, "int32")] * len(past), past.single
     rows, single = _as_rows(model, prompt, at_least=0)

@@ -146,10 +146,8 @@ class Reader:
 
     def rows(self) -> int:
         """B, of the array of lengths."""
-        place = self._places.get("lengths")
-        shape = place.get("shape") if isinstance(place, dict) else None
-        known = isinstance(shape, list) and len(shape) == 1 and type(shape[0]) is int
-        if not known or not 1 <= shape[0] <= self._size:
+        shape = _shape(self._places.get("lengths"))
+        if len(shape) != 1 or not 1 <= shape[0] <= self._size:
             raise LoadError(self.path, f"its lengths have the shape {shape!r:.40}.", _OTHERWISE)
         return shape[0]
 
@@ -196,11 +194,17 @@ class Reader:
         return found
 
     def _token_shape(self, place: Any, rows: int) -> tuple[int, ...]:
-        shape = place.get("shape") if isinstance(place, dict) else None
-        known = isinstance(shape, list) and len(shape) == 2 and shape[0] == rows
-        if not known or type(shape[1]) is not int or not 1 <= shape[1] <= self._size:
+        shape = _shape(place)
+        if len(shape) != 2 or shape[0] != rows or not 1 <= shape[1] <= self._size:
             raise LoadError(self.path, f"its tokens have the shape {shape!r:.40}.", _OTHERWISE)
-        return tuple(shape)
+        return shape
+
+
+def _shape(place: Any) -> tuple[int, ...]:
+    """The shape that the header names, or an empty one where it names none."""
+    shape = place.get("shape") if isinstance(place, dict) else None
+    known = isinstance(shape, list) and all(type(size) is int for size in shape)
+    return tuple(shape) if known and shape is not None else ()
 
 
 def token_rows(arrays: dict[str, np.ndarray], model: Any, path: object) -> list[np.ndarray]:

@@ -154,7 +154,9 @@ class Runner:
         return rows * (small + (large - small) * max(room - CHUNK, 0) // CHUNK)
 
     def _bytes(self, room: int) -> int:
-        leaves = zip(tree.flatten(self.model.initial_state(1, room)), self.by_rows(room), strict=True)
+        leaves = zip(
+            tree.flatten(self.model.initial_state(1, room)), self.by_rows(room), strict=True
+        )
         return sum(backend.to_numpy(leaf).nbytes for leaf, has_rows in leaves if has_rows)
 
     def _shapes(self, rows: int, room: int) -> list[tuple[int, ...]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ _LONGEST = 64
 """Tokens after which text that never becomes whole characters is given as it is."""
 
 
-def check_stop(stop: str | Sequence[str] | None, decode: Decode | None) -> tuple[str, ...]:
+def check_stop(stop: Any, decode: Decode | None) -> tuple[str, ...]:
     """The stop strings, refused where none could ever be met."""
     if decode is not None and not callable(decode):
         raise TypeError(

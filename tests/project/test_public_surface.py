@@ -24,7 +24,7 @@ SURFACE = {
         SlidingAttention TaylorFeatures
     """.split(),
     "models": """
-        CausalLM LoadError SequenceClassifier SequenceModel SequenceRegressor
+        CausalLM LoadError Past Piece SequenceClassifier SequenceModel SequenceRegressor Stream
         load_model load_weights save_model save_weights
     """.split(),
     "interop": "keras_layers mambapy ncps torch_nn transformers xlstm".split(),
