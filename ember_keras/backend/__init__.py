@@ -12,6 +12,7 @@ the same signature on every backend and are looked up in the module of the backe
 | `value_and_grad_variables(fn, variables)` | the scalar `fn()` and a gradient for each variable |
 | `compile(fn, donate=())` | `fn` compiled by the library's own compiler, where one is used; \
 jax may reuse the memory of the arguments at the positions `donate` |
+| `no_gradients()` | a context in which nothing is recorded for a gradient |
 | `to_dlpack(x)`, `from_dlpack(x)` | exchange with other libraries |
 | `device_kind(x=None)` | the kind of device that a tensor is on, or a new one would be: \
 ``"cpu"``, ``"cuda"``, … |
@@ -36,6 +37,7 @@ FUNCTIONS = (
     "from_dlpack",
     "is_backend_tensor",
     "is_tracing",
+    "no_gradients",
     "to_dlpack",
     "to_numpy",
     "value_and_grad",

@@ -27,7 +27,7 @@ SURFACE = {
         SlidingAttention TaylorFeatures ZeroCentredRMSNorm
     """.split(),
     "models": """
-        CausalLM LoadError SequenceClassifier SequenceModel SequenceRegressor
+        CausalLM LoadError Past Piece SequenceClassifier SequenceModel SequenceRegressor Stream
         from_pretrained load_model load_tokenizer load_weights save_model save_pretrained
         save_weights
     """.split(),
