@@ -92,7 +92,7 @@ class MLP(ChannelMixer):
         }
 
 
-_GATES = {"swiglu": "silu", "geglu": "gelu", "reglu": "relu"}
+GATES = {"swiglu": "silu", "geglu": "gelu", "reglu": "relu"}
 
 
 @registry.channel_mixers.register("gated_mlp")
@@ -155,7 +155,7 @@ class GatedMLP(ChannelMixer):
 
     def call(self, x: Any, training: bool | None = None) -> Any:
         gate, up = keras.ops.split(self.gate_up(x), 2, axis=-1)
-        hidden = keras.activations.get(_GATES[self.gate])(gate) * up
+        hidden = keras.activations.get(GATES[self.gate])(gate) * up
         return self.down(self.drop(hidden, training=training))
 
     def get_config(self) -> dict[str, Any]:
