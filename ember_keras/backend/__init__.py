@@ -17,7 +17,8 @@ jax may reuse the memory of the arguments at the positions `donate` |
 ``"cpu"``, ``"cuda"``, … |
 | `devices()` | the devices of this process, as strings such as ``"cpu:0"`` |
 
-`pad(x, pad_width, constant_values=0)` and `each_length(model, kind)` are one function for all.
+`pad(x, pad_width, constant_values=0)`, `each_length(model, kind)` and `has_value(variable)` are one
+function for all.
 """
 
 import importlib
@@ -42,7 +43,7 @@ FUNCTIONS = (
 )
 """What every backend module offers, with the same signatures."""
 
-_LATE = {"each_length": "_lengths", "pad": "_padding"}
+_LATE = {"each_length": "_lengths", "has_value": "_variables", "pad": "_padding"}
 
 __all__ = [
     "Capabilities",
@@ -50,6 +51,7 @@ __all__ = [
     "activate",
     "capabilities",
     "each_length",
+    "has_value",
     "installed",
     "name",
     "pad",

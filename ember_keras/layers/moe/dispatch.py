@@ -41,6 +41,7 @@ def _sort(key: Any, keys: int) -> Any:
 
     Each key with its place is a number of its own, so that every sort is stable.
     """
+    key = ops.stop_gradient(key)
     count = ops.shape(key)[0]
     if isinstance(count, int) and count * keys >= LARGEST:
         raise ValueError(
@@ -53,6 +54,7 @@ def _sort(key: Any, keys: int) -> Any:
 
 def offsets_of(expert: Any, num_experts: int) -> Any:
     """Where each expert's rows begin, and where the last one's end, once sorted: `(E + 1,)`."""
+    expert = ops.stop_gradient(expert)
     number = ops.arange(num_experts, dtype="int32")
     counts = ops.sum(ops.cast(ops.equal(expert[:, None], number), "int32"), axis=0)
     ends = ops.cast(ops.cumsum(ops.cast(counts, "int32")), "int32")
@@ -107,6 +109,7 @@ class Taken(NamedTuple):
 
 def sort_taken(taken: Any, most: Any) -> Taken:
     """The pairs of `taken` `(N, E)`, of which there are at most `most`."""
+    taken = ops.stop_gradient(taken)
     count, num_experts = ops.shape(taken)[0], int(taken.shape[1])
     by_expert = ops.reshape(ops.transpose(taken), (-1,))
     order = _sort(ops.where(by_expert, 0, 1), 2)[:most]

@@ -198,7 +198,7 @@ class MixtureOfExperts(SequenceMixer):
             name="use",
             autocast=False,
         )
-        place = self.path.split("/")[1:] or [self.name]
+        place = list(dict.fromkeys(self.path.split("/")[1:])) or [self.name]
         self.reports = [
             statistics.RouterMetric(of, self.use, name="_".join([*place, of]), dtype="float32")
             for of in METRICS
@@ -217,7 +217,8 @@ class MixtureOfExperts(SequenceMixer):
         routing = self.router(x, mask=mask, segment_ids=segment_ids, training=training)
         options = {"mask": mask, "segment_ids": segment_ids, "training": training}
         before = [None] * len(self._moving()) if state is None else list(state)
-        outputs, after = [], []
+        outputs: list[Any] = []
+        after: list[Any] = []
         for each in (*self.whole, self.shared_expert):
             if each is None:
                 continue
@@ -257,7 +258,7 @@ class MixtureOfExperts(SequenceMixer):
         places = dispatch.sort_places(experts, chosen, self._count)
         dropped = None
         if training and self.capacity_factor is not None:
-            room = self._capacity(ops.shape(tokens)[0])
+            room = self._capacity(self.capacity_factor, ops.shape(tokens)[0])
             kept = ops.logical_and(chosen, dispatch.rank_of(places, experts) < room)
             lost = ops.sum(ops.cast(chosen, "float32")) - ops.sum(ops.cast(kept, "float32"))
             dropped = lost / ops.maximum(ops.sum(ops.cast(chosen, "float32")), 1.0)
@@ -278,8 +279,8 @@ class MixtureOfExperts(SequenceMixer):
         y = self.combiner(y, weights=weights, chosen=chosen, tokens=tokens)
         return ops.reshape(y, ops.shape(x)), ops.reshape(chosen, ops.shape(wanted)), dropped
 
-    def _capacity(self, tokens: Any) -> Any:
-        share = self.capacity_factor * self.top_k / self._count
+    def _capacity(self, factor: float, tokens: Any) -> Any:
+        share = factor * self.top_k / self._count
         if isinstance(tokens, int):
             return max(1, math.ceil(share * tokens))
         return ops.maximum(ops.cast(ops.ceil(share * ops.cast(tokens, "float32")), "int32"), 1)

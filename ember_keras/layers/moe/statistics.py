@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import keras
 from keras import ops
 
+from ember_keras import backend
 from ember_keras.layers.moe.routers import Routing
 from ember_keras.layers.moe.routers.top_k import loads, real_mean
 
@@ -52,6 +54,13 @@ def pack(load: Any, dropped: Any, entropy: Any) -> Any:
     return ops.concatenate([load, ops.reshape(dropped, (1,)), ops.reshape(entropy, (1,))])
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Held:
+    """A variable that Keras does not take for one of the metric that holds it."""
+
+    variable: Any
+
+
 class RouterMetric(keras.metrics.Metric):
     """A number on the routing of a mixture, a mean over the batches of an epoch.
 
@@ -68,19 +77,27 @@ class RouterMetric(keras.metrics.Metric):
     def __init__(self, of: str = "load", use: Any = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.of = of
-        self._use = (use,)  # In a tuple, so that Keras does not take it for a variable of its own.
+        self._seen = _Held(use)
         self.total = self.add_variable((), "zeros", name="total")
         self.count = self.add_variable((), "zeros", name="count")
 
     def update_state(self, use: Any, sample_weight: Any = None) -> None:
-        """Adds what the mixture has seen of one batch: a tensor `(E + 2,)`."""
+        """Adds what the mixture has seen of one batch: a tensor `(E + 2,)`.
+
+        It does nothing while a `fit` runs a function that was not given this metric.
+        """
+        if not backend.has_value(self.total):
+            return
         self.total.assign(self.total + ops.cast(self._value(use), self.dtype))
         self.count.assign(self.count + 1.0)
 
     def result(self) -> Any:
         """The mean so far."""
-        last = 0.0 if self._use[0] is None else ops.cast(self._value(self._use[0]), self.dtype)
+        use = self._seen.variable
         mean = self.total / ops.maximum(ops.convert_to_tensor(self.count), 1.0)
+        if use is None or not backend.has_value(use):
+            return mean
+        last = ops.cast(self._value(use), self.dtype)
         return ops.where(ops.convert_to_tensor(self.count) > 0, mean, last)
 
     def _value(self, use: Any) -> Any:

@@ -94,9 +94,11 @@ def _refuse_half(request):
 def _mlx_gather(x, w, offsets):
     import mlx.core as mx
 
+    offsets = mx.stop_gradient(offsets)
     at = mx.arange(x.shape[0], dtype=mx.int32)
     group = (at[:, None] >= offsets[None, 1:]).astype(mx.int32).sum(axis=1)
     group = mx.minimum(group, w.shape[0] - 1).astype(mx.uint32)
+    group = mx.stop_gradient(group)
     y = mx.gather_mm(x[:, None, :], w, rhs_indices=group, sorted_indices=True)[:, 0]
     grouped = mx.logical_and(at >= offsets[0], at < offsets[-1])
     return mx.where(grouped[:, None], y, mx.zeros_like(y))

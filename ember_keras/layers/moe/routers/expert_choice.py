@@ -18,8 +18,8 @@ class ExpertChoiceRouter(Router):
 
     `g = softmax(x W)`, and expert e takes the `(n k + e) // E` largest of `g[:, e]` among the n
     real tokens of a sequence: `n k` places in all (Zhou et al. 2022, arXiv 2202.09368, section 3.2,
-    with a capacity factor of k). The load is even without a loss, and a token has as many experts as
-    want it, or none. What a token gets depends on the tokens after it: the mixture is not causal.
+    with a capacity factor of k). The load is even without a loss, and a token has as many experts
+    as want it, or none. What a token gets depends on those after it: the mixture is not causal.
 
     Args:
         scale: float. The deviation of the logits at the start.
