@@ -1,4 +1,4 @@
-"""Compiles the kernels of long convolutions and grouped products into shared libraries: C++, and CUDA where asked for.
+"""Compiles kernels into shared libraries: C++, and CUDA where asked for.
 
 The C++ kernel's binding to mlx is compiled for the mlx that is installed: `build_mlx`.
 

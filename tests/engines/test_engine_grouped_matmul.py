@@ -5,7 +5,8 @@ import pytest
 
 import ember_keras as ek
 from ember_keras.ops import kernels
-from ember_keras.ops.engines.grouped_matmul import blocked, naive
+from ember_keras.ops.engines.grouped_matmul import naive
+from ember_keras.ops.kernels import row_blocks
 
 from keras import ops  # isort: skip - under mlx after ember_keras
 
@@ -32,7 +33,7 @@ def _inputs(rng, name, width=7, out=5, dtype="float32"):
 
 def _form(name, dtype="float32"):
     if name == "portable":
-        return blocked.run
+        return row_blocks.run
     kernel = next(k for k in OURS if k.name == name)
     like = {"x": ops.ones((4, 3), dtype), "w": ops.ones((2, 3, 5), dtype)}
     like = kernels.request("grouped_matmul", like)
@@ -87,7 +88,7 @@ def test_compiled_equals_eager(rng, assert_close):
 
 @pytest.mark.parametrize("rows, groups", [(1, 8), (16, 8), (40, 8), (1000, 8), (100_000, 4)])
 def test_blocks_are_few_and_hardly_padded(rows, groups):
-    size = blocked.block_size(rows, groups)
+    size = row_blocks.block_size(rows, groups)
     count = (rows + (size - 1) * min(rows, groups)) // size
     assert count <= max(rows, groups) if size == 1 else count * size <= 1.5 * rows + groups
 

@@ -5,7 +5,7 @@ from keras import ops
 
 from ember_keras.ops import kernels
 from ember_keras.ops.engines import checks
-from ember_keras.ops.engines.grouped_matmul import blocked
+from ember_keras.ops.kernels import row_blocks
 from ember_keras.ops.tensor.nests import wrap
 
 
@@ -48,7 +48,7 @@ def grouped_matmul(x, w, offsets):
             "Cast them to the same dtype."
         )
     kernel = kernels.choose(kernels.request("grouped_matmul", {"x": x, "w": w}))
-    return (blocked.run if kernel is None else kernel.run)(x, w, offsets)
+    return (row_blocks.run if kernel is None else kernel.run)(x, w, offsets)
 
 
 def _offsets(offsets, w):

@@ -38,7 +38,7 @@ class _Plan(NamedTuple):
 
 
 def run(x, w, offsets):
-    """Return ``(M, F)``; see `engine.grouped_matmul`."""
+    """Return ``(M, F)``; see `ember_keras.ops.grouped_matmul`."""
     groups = int(w.shape[0])
 
     def forward(x, w, offsets):
@@ -47,18 +47,20 @@ def run(x, w, offsets):
         return _join(y, plan), ()
 
     def backward(inputs, _, g):
-        x, w, offsets = inputs
-        plan = _plan(offsets, groups, x)
-        g = _cut(g, plan)
-        dx = ops.matmul(g, ops.swapaxes(ops.take(w, plan.group, axis=0), 1, 2))
-        dw = ops.matmul(ops.swapaxes(_cut(x, plan), 1, 2), g)
-        return _join(dx, plan), ops.cast(_sum(dw, plan, groups), w.dtype), None
+        return gradients(*inputs, g)
 
     return with_gradient(forward, backward, saved=(0, 1, 2))(x, w, offsets)
 
 
-def _sum(blocks, plan, groups):
-    return ops.segment_sum(blocks, plan.group, num_segments=groups, sorted=False)
+def gradients(x, w, offsets, g):
+    """Return the gradients of x and w, and None, for a cotangent ``(M, F)``."""
+    groups = int(w.shape[0])
+    plan = _plan(offsets, groups, x)
+    g = _cut(g, plan)
+    dx = ops.matmul(g, ops.swapaxes(ops.take(w, plan.group, axis=0), 1, 2))
+    dw = ops.matmul(ops.swapaxes(_cut(x, plan), 1, 2), g)
+    dw = ops.segment_sum(dw, plan.group, num_segments=groups, sorted=False)
+    return _join(dx, plan), ops.cast(dw, w.dtype), None
 
 
 def block_size(rows, groups):
