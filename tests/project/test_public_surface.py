@@ -31,7 +31,9 @@ SURFACE = {
         load_model load_weights save_model save_weights
     """.split(),
     "interop": "keras_layers mambapy ncps torch_nn transformers xlstm".split(),
-    "callbacks": "BudgetedSchedule CompileEachLength SaveEveryEpoch StopOnNaN TimeBudget".split(),
+    "callbacks": """
+        BudgetedSchedule CompileEachLength RouterReport SaveEveryEpoch StopOnNaN TimeBudget
+    """.split(),
 }
 
 

@@ -245,7 +245,7 @@ class MixtureOfExperts(SequenceMixer):
     def _sent(
         self, x: Any, routing: Routing, whole: list[Any], mask: Any, training: bool | None
     ) -> tuple[Any, Any, Any]:
-        """The output, which places are in use `(B, T, K)`, and the fraction that was dropped."""
+        """The output, which places the router wants `(B, T, K)`, and the part of them dropped."""
         slots, width = int(routing.experts.shape[2]), int(x.shape[2])
         wanted = routing.chosen
         if mask is not None:
@@ -277,7 +277,7 @@ class MixtureOfExperts(SequenceMixer):
         weights = ops.reshape(routing.weights, (-1, slots))
         weights = ops.where(chosen, weights, ops.zeros_like(weights))
         y = self.combiner(y, weights=weights, chosen=chosen, tokens=tokens)
-        return ops.reshape(y, ops.shape(x)), ops.reshape(chosen, ops.shape(wanted)), dropped
+        return ops.reshape(y, ops.shape(x)), wanted, dropped
 
     def _capacity(self, factor: float, tokens: Any) -> Any:
         share = factor * self.top_k / self._count
