@@ -98,7 +98,8 @@ class RouterReport(keras.callbacks.Callback):
         rows = len(self._seen)
         axes = figure.subplots(2 * rows, 1, squeeze=False, height_ratios=[2, 1] * rows)
         for i, (name, use) in enumerate(self._seen.items()):
-            _draw(*axes[2 * i : 2 * i + 2, 0], name, np.array(self._steps), np.stack(use))
+            above, below = axes[2 * i, 0], axes[2 * i + 1, 0]
+            _draw(above, below, name, np.array(self._steps), np.stack(use))
         drawn = io.BytesIO()
         figure.savefig(drawn, format=self.path.suffix[1:], dpi=120)
         self.path.parent.mkdir(parents=True, exist_ok=True)
