@@ -1,6 +1,5 @@
 """Ember Keras layers: sequence mixers, channel mixers, and the filters of long convolutions."""
 
-from ember_keras.layers import norms as norms
 from ember_keras.layers.channel_mixing import (
     MLP,
     ChannelMixer,
@@ -49,6 +48,7 @@ from ember_keras.layers.moe import (
     TransformerExpert,
     WeightedSum,
 )
+from ember_keras.layers.norms import ZeroCentredRMSNorm
 from ember_keras.layers.sequence_mixing import (
     GRU,
     H3,
@@ -164,4 +164,5 @@ __all__ = [
     "Top1",
     "TransformerExpert",
     "WeightedSum",
+    "ZeroCentredRMSNorm",
 ]

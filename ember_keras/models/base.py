@@ -9,12 +9,12 @@ import keras
 from keras import ops
 
 from ember_keras import backend
+from ember_keras.blocks.plan import BLOCK_KINDS as BLOCK_KINDS
+from ember_keras.blocks.plan import DEFAULT_BLOCKS as DEFAULT_BLOCKS
 from ember_keras.layers.base import EmberCall
 from ember_keras.layers.moe.mixture import MixtureOfExperts
 from ember_keras.layers.sequence_mixing.base import Stateful
 
-BLOCK_KINDS = ("blocks", "sequence_mixers", "channel_mixers")
-DEFAULT_BLOCKS: Any = ("attention", "gated_mlp")
 INPUT_KEYS = ("x", "mask", "segment_ids")
 
 

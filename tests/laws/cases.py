@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 import ember_keras as ek
+from ember_keras.blocks.named import Configured
 
 import keras  # isort: skip - under mlx after ember_keras
 
@@ -17,8 +18,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "attention": [
         {"num_heads": 4, "num_kv_heads": 2},
         {"num_heads": 2, "head_dim": 3, "use_bias": True},
-        {"rotary": False},
-        {"causal": False},
+        {"rotary": False, "output_gate": True, "head_norm": "rms_norm", "output_bias": True},
+        {"causal": False, "rotary_scaling": {"factor": 4.0}, "rotary_fraction": 0.5},
     ],
     "sliding_attention": [
         {"window": 4, "num_kv_heads": 2},
@@ -72,12 +73,18 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "block": [
         {"mixer": "hyena", "norm": "layer_norm", "norm_position": "post"},
         {"mixer": "gated_mlp", "norm": None},
-        {"mixer": "rwkv5_channel_mixer"},
+        {"mixer": "rwkv5_channel_mixer", "residual": "gated"},
+        {"mixer": "min_gru", "residual": "scaled", "norm_position": "post"},
+        {"mixer": "lru", "residual": "none"},
     ],
+    "repeat": [
+        {"times": 2, "blocks": ["min_gru", {"type": "repeat", "times": 2, "blocks": ["dense"]}]}
+    ],
+    "hybrid_block": [{"mixers": ["attention", "lru"], "arrangement": "interleaved"}],
     "sequence_model": [{"blocks": ["hyena", "gated_mlp", "attention", "mlp"]}],
     "causal_lm": [
         {"blocks": ["hyena", "gated_mlp", "attention"], "tie_embeddings": False},
-        {"blocks": ["fft_conv"], "repeats": 2, "pad_token": 0},
+        {"blocks": ["fft_conv"], "repeats": 2, "pad_token": 0, "logit_cap": 3.0},
     ],
     "sequence_classifier": [
         {"blocks": ["fft_conv", "mlp"], "pooling": "max"},
@@ -230,12 +237,22 @@ def _has_state(case: Case) -> bool:
     return issubclass(getattr(ek.registry, case.kind).get(case.name), ek.layers.SequenceMixer)
 
 
+def _is_configured(case: Case) -> bool:
+    """Whether it is a configuration of `Block`, made of nothing else."""
+    return issubclass(getattr(ek.registry, case.kind).get(case.name), Configured)
+
+
 _MIXERS_OF_CHANNELS = _cases("channel_mixers")
-SEQUENCE = [
+_ALL = [
     *_cases("sequence_mixers", "blocks", "models"),
     *filter(_has_state, _MIXERS_OF_CHANNELS),
 ]
-"""All that has the state contract."""
+SEQUENCE = [case for case in _ALL if not _is_configured(case) or case.name == "hybrid_block"]
+"""All that has the state contract, but what follows."""
+
+NAMED = [case for case in _ALL if case not in SEQUENCE]
+"""Blocks that are several `Block` in a row, as `repeat` is: they keep the laws as it does, and are
+tested by those which would show that they are not what they say."""
 
 CHANNEL = [case for case in _MIXERS_OF_CHANNELS if not _has_state(case)]
 

@@ -12,7 +12,10 @@ backend blocks callbacks config interop layers models ops pipelines registry tas
 
 SURFACE = {
     "": ["EmberTensor", "load_model", "save_model", *ROOMS],
-    "blocks": ["Block"],
+    "blocks": """
+        Block FFTConvBlock HybridBlock HyenaBlock LSTMBlock MambaBlock RWKVBlock Repeat
+        TransformerBlock xLSTMBlock
+    """.split(),
     "layers": """
         Attention AttentionCombiner Bidirectional CfC ChannelMixer Combiner Concatenation
         DecayFilter DeltaNet DenseExperts DenseMixer DynamicRouter EluFeatures ExpandedMLSTM
@@ -25,10 +28,12 @@ SURFACE = {
         RWKV7TimeMixer RandomWiring RationalFilter ReluFeatures Retention Router S4D
         S4DFilter SLSTM SequenceMixer SigmoidRouter SinkhornRouter SlidingAttention
         SoftRouter SoftmaxRouter TaylorFeatures Top1 TransformerExpert WeightedSum
+        ZeroCentredRMSNorm
     """.split(),
     "models": """
-        CausalLM LoadError SequenceClassifier SequenceModel SequenceRegressor
-        load_model load_weights save_model save_weights
+        CausalLM LoadError Past Piece SequenceClassifier SequenceModel SequenceRegressor Stream
+        from_pretrained load_model load_tokenizer load_weights save_model save_pretrained
+        save_weights
     """.split(),
     "interop": "keras_layers mambapy ncps torch_nn transformers xlstm".split(),
     "callbacks": """

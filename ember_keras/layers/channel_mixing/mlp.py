@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Literal
 
 import keras
@@ -92,7 +93,12 @@ class MLP(ChannelMixer):
         }
 
 
-GATES = {"swiglu": "silu", "geglu": "gelu", "reglu": "relu"}
+GATES = {
+    "swiglu": keras.activations.silu,
+    "geglu": keras.activations.gelu,
+    "geglu_tanh": functools.partial(keras.activations.gelu, approximate=True),
+    "reglu": keras.activations.relu,
+}
 
 
 @registry.channel_mixers.register("gated_mlp")
@@ -106,7 +112,7 @@ class GatedMLP(ChannelMixer):
         hidden_dim: int or None. The width between; 8/3 of the model width, rounded up to a
             multiple of 8, when None, which makes as many parameters as an `MLP` of 4 times the
             width.
-        gate: "swiglu", "geglu" or "reglu".
+        gate: "swiglu", "geglu", "geglu_tanh" (whose GELU is the approximation by tanh) or "reglu".
         use_bias: bool. Whether the three maps have biases.
         dropout: float in [0, 1). The fraction of hidden units dropped in training.
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
@@ -131,7 +137,7 @@ class GatedMLP(ChannelMixer):
     def __init__(
         self,
         hidden_dim: int | None = None,
-        gate: Literal["swiglu", "geglu", "reglu"] = "swiglu",
+        gate: Literal["swiglu", "geglu", "geglu_tanh", "reglu"] = "swiglu",
         use_bias: bool = False,
         dropout: float = 0.0,
         **kwargs: Any,
@@ -155,7 +161,7 @@ class GatedMLP(ChannelMixer):
 
     def call(self, x: Any, training: bool | None = None) -> Any:
         gate, up = keras.ops.split(self.gate_up(x), 2, axis=-1)
-        hidden = keras.activations.get(GATES[self.gate])(gate) * up
+        hidden = GATES[self.gate](gate) * up
         return self.down(self.drop(hidden, training=training))
 
     def get_config(self) -> dict[str, Any]:

@@ -174,7 +174,7 @@ class GatedMLPExperts(Experts):
     Args:
         hidden_dim: int or None. The width between; 8/3 of the model width, rounded up to a
             multiple of 8, when None.
-        gate: "swiglu", "geglu" or "reglu".
+        gate: "swiglu", "geglu", "geglu_tanh" or "reglu", as of `gated_mlp`.
         use_bias: bool. Whether the three maps have biases.
         dropout: float in [0, 1). The fraction of hidden units dropped in training.
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
@@ -197,7 +197,7 @@ class GatedMLPExperts(Experts):
     def __init__(
         self,
         hidden_dim: int | None = None,
-        gate: Literal["swiglu", "geglu", "reglu"] = "swiglu",
+        gate: Literal["swiglu", "geglu", "geglu_tanh", "reglu"] = "swiglu",
         use_bias: bool = False,
         dropout: float = 0.0,
         **kwargs: Any,
@@ -222,7 +222,7 @@ class GatedMLPExperts(Experts):
     def call(self, x: Any, offsets: Any = None, training: bool | None = None) -> Any:
         both = self._apply(x, self.gate_up, self.gate_up_bias, offsets)
         gate, up = ops.split(both, 2, axis=-1)
-        hidden = keras.activations.get(GATES[self.gate])(gate) * up
+        hidden = GATES[self.gate](gate) * up
         hidden = self.drop(hidden, training=training)
         return self._apply(hidden, self.down, self.down_bias, offsets)
 
