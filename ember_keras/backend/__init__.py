@@ -18,8 +18,9 @@ jax may reuse the memory of the arguments at the positions `donate` |
 ``"cpu"``, ``"cuda"``, … |
 | `devices()` | the devices of this process, as strings such as ``"cpu:0"`` |
 
-`pad(x, pad_width, constant_values=0)`, `each_length(model, kind)`, and `build_unfilled(build)` with
-`fill(variable, value=None)`, which build layers without drawing weights, are one function for all.
+`pad(x, pad_width, constant_values=0)`, `each_length(model, kind)`, `has_value(variable)`, and
+`build_unfilled(build)` with `fill(variable, value=None)`, which build layers without drawing weights,
+are one function for all.
 """
 
 import importlib
@@ -49,6 +50,7 @@ _LATE = {
     "build_unfilled": "_deferred",
     "each_length": "_lengths",
     "fill": "_deferred",
+    "has_value": "_variables",
     "pad": "_padding",
 }
 
@@ -60,6 +62,7 @@ __all__ = [
     "capabilities",
     "each_length",
     "fill",
+    "has_value",
     "installed",
     "name",
     "pad",

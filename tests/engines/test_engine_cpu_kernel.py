@@ -713,14 +713,15 @@ def test_an_error_of_the_kernel_is_one_of_tensorflow():
 @only["tensorflow"]
 def test_an_xla_that_takes_no_handlers_says_why(monkeypatch, tmp_path):
     from ember_keras.cuda import library, xla
+    from ember_keras.ops.kernels import tensorflow_calls
     from ember_keras.ops.kernels.native_fft_conv import tensorflow_form
 
     kernel = library.load()[0]
     handlers = {tensorflow_form.FORWARD: kernel.xla_forward}
-    assert xla.register(tensorflow_form.XLA, handlers) is None
+    assert xla.register(tensorflow_calls.XLA, handlers) is None
     other = {tensorflow_form.FORWARD: kernel.xla_backward}
-    assert "Duplicate" in xla.register(tensorflow_form.XLA, other)
+    assert "Duplicate" in xla.register(tensorflow_calls.XLA, other)
     assert "takes no handlers" in xla.register(kernel.path, handlers)
     assert "takes no handlers" in xla.register(tmp_path / "none.so", handlers)
     monkeypatch.setattr(xla, "MAJOR", 1)
-    assert "written for version 1" in xla.register(tensorflow_form.XLA, handlers)
+    assert "written for version 1" in xla.register(tensorflow_calls.XLA, handlers)

@@ -92,6 +92,17 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"blocks": [{"type": "attention", "causal": False}]},
     ],
     "sequence_regressor": [{"blocks": ["hyena", "dense"], "num_outputs": 3}],
+    "mixture_of_experts": [
+        {
+            "num_experts": 4,
+            "expert": {"type": "mlp", "hidden_dim": 8},
+            "router": "sigmoid",
+            "shared_expert": "dense",
+        },
+        {"num_experts": 4, "top_k": 1, "router": "expert_choice"},
+        {"num_experts": 4, "router": "soft"},
+        {"experts": ["hyena", {"type": "mlp", "hidden_dim": 8}, "dense"]},
+    ],
     "mlp": [{"activation": "relu", "use_bias": False}],
     "gated_mlp": [{"gate": "geglu", "use_bias": True}],
 }

@@ -9,6 +9,7 @@
 
 #include "../check.h"
 #include "call.h"
+#include "isa.h"
 
 namespace ember {
 namespace {
@@ -35,22 +36,6 @@ const Isa kIsas[] = {
     {EMBER_ISA_PORTABLE, "portable", 16, portable::work},
 #endif
 };
-
-bool runs_here(int isa) {
-#ifdef EMBER_HAS_AVX512
-  if (isa == EMBER_ISA_AVX512) {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("fma");
-  }
-#endif
-#ifdef EMBER_HAS_AVX2
-  if (isa == EMBER_ISA_AVX2) {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  }
-#endif
-  return isa == EMBER_ISA_PORTABLE;
-}
 
 const Isa* find_isa(int requested) {
   for (const Isa& isa : kIsas) {
@@ -167,6 +152,23 @@ void clear_filters(const ember_fft_conv& c, void* dk, void* dd) {
 }
 
 }  // namespace
+
+bool runs_here(int isa) {
+#ifdef EMBER_HAS_AVX512
+  if (isa == EMBER_ISA_AVX512) {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("fma");
+  }
+#endif
+#ifdef EMBER_HAS_AVX2
+  if (isa == EMBER_ISA_AVX2) {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  }
+#endif
+  return isa == EMBER_ISA_PORTABLE;
+}
+
 }  // namespace ember
 
 using namespace ember;

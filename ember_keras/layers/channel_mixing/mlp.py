@@ -93,7 +93,7 @@ class MLP(ChannelMixer):
         }
 
 
-_GATES = {
+GATES = {
     "swiglu": keras.activations.silu,
     "geglu": keras.activations.gelu,
     "geglu_tanh": functools.partial(keras.activations.gelu, approximate=True),
@@ -161,7 +161,7 @@ class GatedMLP(ChannelMixer):
 
     def call(self, x: Any, training: bool | None = None) -> Any:
         gate, up = keras.ops.split(self.gate_up(x), 2, axis=-1)
-        hidden = _GATES[self.gate](gate) * up
+        hidden = GATES[self.gate](gate) * up
         return self.down(self.drop(hidden, training=training))
 
     def get_config(self) -> dict[str, Any]:
