@@ -168,12 +168,16 @@ KINDS = (
     "filters",
     "feature_maps",
     "wirings",
+    "experts",
+    "routers",
+    "combiners",
     "blocks",
     "models",
     "pipelines",
     "tasks",
 )
 _RUN_CODE = ("Lambda", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer", "__lambda__")
+_DEFAULTS: dict[type, dict[str, Any]] = {}
 _TABLES = {kind: Registry(kind) for kind in KINDS}
 
 
@@ -200,11 +204,16 @@ def table(kind: str) -> Registry:
 
 def build(name_or_config: Any, kinds: tuple[str, ...], **overrides: Any) -> Any:
     """Builds a component whose name may stand in any of `kinds`; see `Registry.build`."""
-    from ember_keras.config.validation import validate_component
-
-    config = validate_component(name_or_config, kinds, table, overrides=overrides)
+    config = check(name_or_config, kinds, **overrides)
     cls = find(config.pop("type"), kinds)
     return cls(**config)
+
+
+def check(name_or_config: Any, kinds: tuple[str, ...], **overrides: Any) -> dict[str, Any]:
+    """The checked configuration of a component, with `type` in our names; it builds nothing."""
+    from ember_keras.config.validation import validate_component
+
+    return validate_component(name_or_config, kinds, table, overrides=overrides)
 
 
 def find(name: str, kinds: tuple[str, ...]) -> type:
@@ -243,11 +252,22 @@ def to_config(component: Any, kinds: tuple[str, ...] = KINDS) -> dict[str, Any] 
             "`@ember_keras.registry.<kind>.register(name)`."
         )
     config = component.get_config()
+    defaults = _defaults(type(component))
     arguments = {}
     for parameter in own_parameters(type(component)):
-        if parameter.name in config and plain(config[parameter.name]) != plain(parameter.default):
-            arguments[parameter.name] = plain(config[parameter.name])
+        value = plain(config.get(parameter.name))
+        known = (plain(parameter.default), defaults.get(parameter.name, plain(parameter.default)))
+        if parameter.name in config and value not in known:
+            arguments[parameter.name] = value
     return {"type": name, **arguments} if arguments else name
+
+
+def _defaults(cls: type) -> dict[str, Any]:
+    """The configuration of a class of Keras with no arguments: it writes its defaults in full."""
+    if cls not in _DEFAULTS:
+        is_keras = cls.__module__.partition(".")[0] == "keras"
+        _DEFAULTS[cls] = plain(cls().get_config()) if is_keras else {}
+    return _DEFAULTS[cls]
 
 
 def plain(data: Any) -> Any:

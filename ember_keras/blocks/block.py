@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import keras
+from keras import ops
 
 from ember_keras import registry
 from ember_keras.config import Component
 from ember_keras.layers.base import EmberLayer, State, require_rows, require_sequence
+from ember_keras.layers.common.projection import Projection
 from ember_keras.layers.sequence_mixing.base import Stateful
 
 _MIXERS = ("sequence_mixers", "channel_mixers")
@@ -19,14 +21,26 @@ class Block(Stateful, EmberLayer):
     """A norm, any mixer, dropout and a residual: `y = x + dropout(mixer(norm(x)))`.
 
     The norm stands before the mixer (`"pre"`, Xiong et al. 2020, arXiv 2002.04745, figure 1b), or
-    after the residual (`"post"`, figure 1a): `y = norm(x + dropout(mixer(x)))`.
+    after the residual (`"post"`, figure 1a): `y = norm(x + dropout(mixer(x)))`. With f for the
+    dropped-out output of the mixer, the residual is one of
+
+    - plain: `x + f`;
+    - scaled: `x + s * f` with a learned s a channel (LayerScale, Touvron et al. 2021,
+      arXiv 2103.17239, equation 5);
+    - gated: `x + sigmoid(W x + b) * f` (the output gate of Parisotto et al. 2019,
+      arXiv 1910.06764, section 3.2);
+    - none: `f`.
 
     Args:
         mixer: a name, configuration or layer of `registry.sequence_mixers` or
             `registry.channel_mixers`.
         norm: a name, configuration or layer of `registry.norms`, or None for no norm.
         norm_position: "pre" or "post".
+        residual: "plain", "scaled", "gated" or "none".
+        residual_scale: float. Where s of a scaled residual begins.
         dropout: float in [0, 1). The fraction of the mixer's outputs dropped in training.
+        stochastic_depth: float in [0, 1). The fraction of rows whose f is dropped as a whole in
+            training; that of the others is as much larger (Huang et al. 2016, arXiv 1603.09382).
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments: those of every sequence mixer, `x` `(B, T, D)` first.
@@ -49,10 +63,24 @@ class Block(Stateful, EmberLayer):
         mixer: Annotated[Any, Component("sequence_mixers", "channel_mixers")] = "attention",
         norm: Annotated[Any, Component("norms")] | None = "rms_norm",
         norm_position: Literal["pre", "post"] = "pre",
+        residual: Literal["plain", "scaled", "gated", "none"] = "plain",
+        residual_scale: float = 0.1,
         dropout: float = 0.0,
+        stochastic_depth: float = 0.0,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        if not 0.0 <= stochastic_depth < 1.0:
+            raise ValueError(
+                f"`{type(self).__name__}` received stochastic_depth={stochastic_depth}, expected "
+                "0 or more and below 1. Use e.g. 0.1."
+            )
+        if stochastic_depth and residual == "none":
+            raise ValueError(
+                f"`{type(self).__name__}` received stochastic_depth={stochastic_depth} and "
+                "residual='none': a row whose mixer is dropped would have nothing left. Use "
+                "another residual, or stochastic_depth=0."
+            )
         self.supports_masking = True
         self.mixer = registry.build_part(mixer, _MIXERS, self.dtype_policy, "mixer")
         self.norm = None
@@ -60,8 +88,14 @@ class Block(Stateful, EmberLayer):
             self.norm = registry.build_part(norm, ("norms",), self.dtype_policy, "norm")
             self.norm.supports_masking = True  # Keras's RMSNormalization does not say so.
         self.norm_position = norm_position
+        self.residual = residual
+        self.residual_scale = residual_scale
         self.dropout = dropout
+        self.stochastic_depth = stochastic_depth
         self.drop = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="drop")
+        self.drop_rows = keras.layers.Dropout(
+            stochastic_depth, (None, 1, 1), dtype=self.dtype_policy, name="drop_rows"
+        )
 
     @property
     def is_causal(self) -> bool:
@@ -76,6 +110,12 @@ class Block(Stateful, EmberLayer):
         if self.norm is not None:
             self.norm.build(input_shape)
         self.mixer.build(input_shape)
+        if self.residual == "scaled":
+            start = keras.initializers.Constant(self.residual_scale)
+            self.scale = self.add_weight((input_shape[-1],), start, name="scale")
+        elif self.residual == "gated":
+            self.gate = Projection(input_shape[-1], "sigmoid", dtype=self.dtype_policy, name="gate")
+            self.gate.build(input_shape)
         super().build(input_shape)
 
     def call(
@@ -102,10 +142,20 @@ class Block(Stateful, EmberLayer):
             y, state = y if return_state else (y, None)
         else:
             y, state = self.mixer(y, training=training), {}
-        y = x + self.drop(y, training=training)
+        y = self._joined(x, self.drop(y, training=training), training)
         if self.norm is not None and self.norm_position == "post":
             y = self.norm(y)
         return (y, state) if return_state else y
+
+    def _joined(self, x: Any, y: Any, training: bool | None) -> Any:
+        """The residual of `x` and the mixer's output `y`."""
+        if self.residual == "none":
+            return y
+        if self.residual == "scaled":
+            y = ops.cast(self.scale, y.dtype) * y
+        elif self.residual == "gated":
+            y = self.gate(x) * y
+        return x + self.drop_rows(y, training=training)
 
     def initial_state(self, batch_size: int, max_length: int | None = None) -> State:
         self._require_causal("state")
@@ -119,5 +169,8 @@ class Block(Stateful, EmberLayer):
             "mixer": registry.part_config(self.mixer, _MIXERS),
             "norm": None if norm is None else registry.part_config(norm, ("norms",)),
             "norm_position": self.norm_position,
+            "residual": self.residual,
+            "residual_scale": self.residual_scale,
             "dropout": self.dropout,
+            "stochastic_depth": self.stochastic_depth,
         }

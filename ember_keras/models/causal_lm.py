@@ -129,10 +129,8 @@ class CausalLM(Generation, HeadedModel):
         tokens, mask, segment_ids = self._unpack(x, mask, segment_ids)
         require_tokens(self, tokens)
         require_rows(self, tokens, mask=mask, segment_ids=segment_ids)
-        hidden = self.embedding(tokens)
-        scale = self.width**0.5 if self.embedding_scale is None else self.embedding_scale
-        hidden = self.backbone(
-            hidden * ops.cast(scale, hidden.dtype) if scale != 1 else hidden,
+        hidden = self._hidden(
+            tokens,
             state=state,
             mask=real_positions(tokens, mask, self.pad_token),
             segment_ids=segment_ids,
@@ -140,8 +138,19 @@ class CausalLM(Generation, HeadedModel):
             return_state=return_state,
         )
         hidden, state = hidden if return_state else (hidden, None)
-        logits = self.embedding(hidden, reverse=True)
+        logits = self._logits(hidden)
         return (logits, state) if return_state else logits
+
+    def _hidden(self, tokens: Any, **options: Any) -> Any:
+        """What the head reads, `(B, T, D)`; the options are those of the backbone."""
+        hidden = self.embedding(tokens)
+        scale = self.width**0.5 if self.embedding_scale is None else self.embedding_scale
+        hidden = hidden if scale == 1 else hidden * ops.cast(scale, hidden.dtype)
+        return self.backbone(hidden, **options)
+
+    def _logits(self, hidden: Any) -> Any:
+        """The head: `(B, T, D)` to `(B, T, vocab_size)`."""
+        return self.embedding(hidden, reverse=True)
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         tokens, mask, _ = self._unpack(inputs, mask, None)

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import keras
-
 from ember_keras import registry
-from ember_keras.blocks import Block
+from ember_keras.blocks.plan import plan
+from ember_keras.blocks.stack import Stacked, as_block
 from ember_keras.config import Component
 from ember_keras.layers.base import State, require_sequence
-from ember_keras.models.base import BLOCK_KINDS, DEFAULT_BLOCKS, EmberModel, require_positive
-
-MAX_BLOCKS = 10_000
-"""More blocks than any machine builds; a configuration that asks for them is a mistake or worse."""
+from ember_keras.models.base import BLOCK_KINDS, DEFAULT_BLOCKS, EmberModel
 
 
 @registry.models.register("sequence_model")
-class SequenceModel(EmberModel):
+class SequenceModel(Stacked, EmberModel):
     """A stack of blocks over vectors, with a norm at the end: `(B, T, D) -> (B, T, D)`.
 
     The body of every other model here, and a layer for models of your own.
 
     Args:
         blocks: list of names or configurations of `registry.blocks`, `registry.sequence_mixers` or
-            `registry.channel_mixers`. A mixer gets a `Block` around it.
+            `registry.channel_mixers`. A mixer gets a `Block` around it. A part of the list repeats
+            as `{"type": "repeat", "times": 3, "blocks": ["hyena", "gated_mlp"]}`.
         repeats: int >= 1. How many times the list stands, one after another, each with its own
             weights.
         norm: a name or configuration of `registry.norms`, for the blocks made here and for the end.
@@ -61,43 +58,19 @@ class SequenceModel(EmberModel):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        if not isinstance(blocks, list | tuple) or not blocks:
-            raise ValueError(
-                f"`SequenceModel` received blocks={blocks!r}, expected a list of at least one "
-                "name or configuration."
-            )
-        require_positive(self, repeats=repeats)
-        if len(blocks) * repeats > MAX_BLOCKS:
-            raise ValueError(
-                f"`SequenceModel` received {len(blocks)} blocks and repeats={repeats}, expected at "
-                f"most {MAX_BLOCKS} blocks in all. Lower repeats."
-            )
-        if repeats > 1 and any(isinstance(block, keras.layers.Layer) for block in blocks):
-            raise ValueError(
-                f"`SequenceModel` received a built layer in `blocks` and repeats={repeats}; a "
-                "layer stands once. Give its name or configuration, or repeats=1."
-            )
+        planned = plan(self, blocks, repeats)
         self.final_norm = registry.build_part(norm, ("norms",), self.dtype_policy, "final_norm")
         self.final_norm.supports_masking = True  # Keras's RMSNormalization does not say so.
         self.norm = registry.part_config(self.final_norm, ("norms",))
         self.repeats = repeats
         self.dropout = dropout
         parts = [
-            registry.build_part(block, BLOCK_KINDS, self.dtype_policy, f"block_{i}")
-            for i, block in enumerate([*blocks] * repeats)
+            registry.build_part(part, BLOCK_KINDS, self.dtype_policy, f"block_{i}")
+            for i, part in enumerate(planned.leaves())
         ]
-        self.blocks = [registry.part_config(part, BLOCK_KINDS) for part in parts[: len(blocks)]]
-        self.stack = [self._as_block(part) for part in parts]
-
-    def _as_block(self, part: keras.layers.Layer) -> keras.layers.Layer:
-        if registry.blocks.name_of(part) is not None:
-            return part
-        norm, policy = registry.plain(self.norm), self.dtype_policy
-        return Block(part, norm, dropout=self.dropout, dtype=policy, name=part.name)
-
-    @property
-    def is_causal(self) -> bool:
-        return all(block.is_causal for block in self.stack)
+        self.blocks = planned.written(iter(parts))
+        options = {"dropout": dropout, "dtype": self.dtype_policy}
+        self.stack = [as_block(part, norm=registry.plain(self.norm), **options) for part in parts]
 
     def build(self, input_shape: Any) -> None:
         require_sequence(self, input_shape)
@@ -115,22 +88,9 @@ class SequenceModel(EmberModel):
         return_state: bool = False,
     ) -> Any:
         options = {"mask": mask, "segment_ids": segment_ids, "training": training}
-        if state is not None:
-            self._require_state(state, x)
-        after = []
-        for i, block in enumerate(self.stack):
-            before = None if state is None else state[i]
-            x = block(x, state=before, return_state=return_state, **options)
-            if return_state:
-                x, past = x
-                after.append(past)
+        x, after = self._run_stack(x, state, return_state, **options)
         x = self.final_norm(x)
         return (x, after) if return_state else x
-
-    def initial_state(self, batch_size: int, max_length: int | None = None) -> State:
-        self._require_causal("state")
-        self._require_built()
-        return [block.initial_state(batch_size, max_length) for block in self.stack]
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 import ember_keras as ek
+from ember_keras.blocks.named import Configured
 
 import keras  # isort: skip - under mlx after ember_keras
 
@@ -72,8 +73,14 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "block": [
         {"mixer": "hyena", "norm": "layer_norm", "norm_position": "post"},
         {"mixer": "gated_mlp", "norm": None},
-        {"mixer": "rwkv5_channel_mixer"},
+        {"mixer": "rwkv5_channel_mixer", "residual": "gated"},
+        {"mixer": "min_gru", "residual": "scaled", "norm_position": "post"},
+        {"mixer": "lru", "residual": "none"},
     ],
+    "repeat": [
+        {"times": 2, "blocks": ["min_gru", {"type": "repeat", "times": 2, "blocks": ["dense"]}]}
+    ],
+    "hybrid_block": [{"mixers": ["attention", "lru"], "arrangement": "interleaved"}],
     "sequence_model": [{"blocks": ["hyena", "gated_mlp", "attention", "mlp"]}],
     "causal_lm": [
         {"blocks": ["hyena", "gated_mlp", "attention"], "tie_embeddings": False},
@@ -85,6 +92,17 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"blocks": [{"type": "attention", "causal": False}]},
     ],
     "sequence_regressor": [{"blocks": ["hyena", "dense"], "num_outputs": 3}],
+    "mixture_of_experts": [
+        {
+            "num_experts": 4,
+            "expert": {"type": "mlp", "hidden_dim": 8},
+            "router": "sigmoid",
+            "shared_expert": "dense",
+        },
+        {"num_experts": 4, "top_k": 1, "router": "expert_choice"},
+        {"num_experts": 4, "router": "soft"},
+        {"experts": ["hyena", {"type": "mlp", "hidden_dim": 8}, "dense"]},
+    ],
     "mlp": [{"activation": "relu", "use_bias": False}],
     "gated_mlp": [
         {"gate": "geglu", "use_bias": True},
@@ -222,12 +240,22 @@ def _has_state(case: Case) -> bool:
     return issubclass(getattr(ek.registry, case.kind).get(case.name), ek.layers.SequenceMixer)
 
 
+def _is_configured(case: Case) -> bool:
+    """Whether it is a configuration of `Block`, made of nothing else."""
+    return issubclass(getattr(ek.registry, case.kind).get(case.name), Configured)
+
+
 _MIXERS_OF_CHANNELS = _cases("channel_mixers")
-SEQUENCE = [
+_ALL = [
     *_cases("sequence_mixers", "blocks", "models"),
     *filter(_has_state, _MIXERS_OF_CHANNELS),
 ]
-"""All that has the state contract."""
+SEQUENCE = [case for case in _ALL if not _is_configured(case) or case.name == "hybrid_block"]
+"""All that has the state contract, but what follows."""
+
+NAMED = [case for case in _ALL if case not in SEQUENCE]
+"""Blocks that are several `Block` in a row, as `repeat` is: they keep the laws as it does, and are
+tested by those which would show that they are not what they say."""
 
 CHANNEL = [case for case in _MIXERS_OF_CHANNELS if not _has_state(case)]
 

@@ -32,7 +32,7 @@ def test_any_split_gives_the_full_pass(case, rng, assert_close):
         assert_close(given, expected, name=f"split {split}")
 
 
-@pytest.mark.parametrize("case", **cases.by_id(cases.CAUSAL))
+@pytest.mark.parametrize("case", **cases.by_id(cases.CAUSAL + cases.NAMED))
 def test_steps_give_the_full_pass(case, rng, assert_close):
     layer = case.build()
     for max_length, time in ((None, 4), (TIME, TIME)):

@@ -71,7 +71,7 @@ def test_packed_sequences_equal_separate_ones(case, rng, assert_close):
             start += length
 
 
-@pytest.mark.parametrize("case", **cases.by_id(PACKED))
+@pytest.mark.parametrize("case", **cases.by_id(PACKED + cases.NAMED))
 def test_packed_sequences_with_padding_equal_separate_ones(case, rng, assert_close):
     layer = case.build()
     x = case.inputs(rng, 1, 14)

@@ -18,7 +18,7 @@ def _paths(layer):
     return [w.path.partition("/")[2] for w in layer.weights]
 
 
-@pytest.mark.parametrize("case", **cases.by_id(ALL))
+@pytest.mark.parametrize("case", **cases.by_id(ALL + cases.NAMED))
 def test_a_config_builds_the_same_layer_again(case, rng, assert_close):
     layer = case.build()
     again = type(layer).from_config(layer.get_config())
@@ -30,7 +30,7 @@ def test_a_config_builds_the_same_layer_again(case, rng, assert_close):
     assert_close(run(again, x), run(layer, x), 1e-6)
 
 
-@pytest.mark.parametrize("case", **cases.by_id(ALL))
+@pytest.mark.parametrize("case", **cases.by_id(ALL + cases.NAMED))
 def test_yaml_builds_it_and_is_written_back_the_same(case):
     registry = getattr(ek.registry, case.kind)
     component = registry.build(case.name, **dict(case.options))

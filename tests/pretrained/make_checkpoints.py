@@ -39,6 +39,10 @@ MODELS = {
         "Mistral",
         {**HEADS, "num_key_value_heads": 1, "sliding_window": 5, "head_dim": 6},
     ),
+    "mixtral": (
+        "Mixtral",
+        {**HEADS, "num_key_value_heads": 2, "num_local_experts": 4, "num_experts_per_tok": 2},
+    ),
     "mamba2": (
         "Mamba2",
         {"num_heads": 4, "head_dim": 8, "n_groups": 2, "state_size": 6, "chunk_size": 8},
@@ -68,7 +72,11 @@ MODELS = {
             "linear_num_value_heads": 4,
             "linear_key_head_dim": 4,
             "linear_value_head_dim": 6,
-            "num_experts": 0,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 8,
+            "shared_expert_intermediate_size": 12,
+            "mlp_only_layers": [1],
         },
     ),
     "mamba": ("Mamba", {"state_size": 4, "use_bias": True}),

@@ -9,7 +9,9 @@ pytest.importorskip("safetensors")
 
 import ember_keras as ek  # noqa: E402
 
-NAMES = ("llama", "llama_biases", "mistral", "mamba", "mamba2", "recurrent_gemma", "qwen3_next")
+NAMES = """
+llama llama_biases mistral mixtral mamba mamba2 recurrent_gemma qwen3_next
+""".split()
 
 
 def stored(folder):

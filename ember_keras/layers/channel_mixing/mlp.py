@@ -94,10 +94,10 @@ class MLP(ChannelMixer):
 
 
 GATES = {
-    "swiglu": "silu",
-    "geglu": "gelu",
+    "swiglu": keras.activations.silu,
+    "geglu": keras.activations.gelu,
     "geglu_tanh": functools.partial(keras.activations.gelu, approximate=True),
-    "reglu": "relu",
+    "reglu": keras.activations.relu,
 }
 
 
@@ -170,7 +170,7 @@ class GatedMLP(ChannelMixer):
 
     def call(self, x: Any, training: bool | None = None) -> Any:
         gate, up = keras.ops.split(self.gate_up(x), 2, axis=-1)
-        hidden = keras.activations.get(GATES[self.gate])(gate) * up
+        hidden = GATES[self.gate](gate) * up
         y = self.down(self.drop(hidden, training=training))
         return y * keras.ops.sigmoid(self.scalar_gate(x)) if self.output_gate else y
 

@@ -98,7 +98,7 @@ def from_pretrained(
     tied = arguments["tie_embeddings"]
     compare(found, stored, family, tied)
     fill(found, stored, tied)
-    filled = {id(variable) for place in found for variable in place.variables}
+    filled = {id(variable) for place in found if place.names for variable in place.variables}
     for variable in variables:
         if id(variable) not in filled:
             backend.fill(variable)

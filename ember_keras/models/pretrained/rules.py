@@ -28,6 +28,10 @@ class Rule:
     tensors: str
     variables: str
 
+    def names(self, block: Any) -> list[str]:
+        """The names of the tensors."""
+        return self.tensors.split()
+
     def shapes(self, block: Any, shapes: list[Shape]) -> list[Shape]:
         """The shapes of the tensors, from those of the variables."""
         return shapes
@@ -107,6 +111,50 @@ class AlongLast(Rule):
 
     def write(self, block: Any, values: list[np.ndarray]) -> list[np.ndarray]:
         return np.split(values[0], len(self.tensors.split()), axis=-1)
+
+
+class Unsaved(Rule):
+    """A variable that no tensor holds, since it says how a layer was used: it starts afresh.
+
+    Its `tensors` are none, the empty string.
+    """
+
+    def shapes(self, block: Any, shapes: list[Shape]) -> list[Shape]:
+        return []
+
+    def write(self, block: Any, values: list[np.ndarray]) -> list[np.ndarray]:
+        return []
+
+
+class Experts(Rule):
+    """The linear maps of all experts of a mixture, in one stack `(E, in, out)`.
+
+    Each name has `{}` in the place of the expert's number. Where there are several names, the maps
+    of an expert stand side by side.
+    """
+
+    def names(self, block: Any) -> list[str]:
+        (stack,) = block.mixer.stacks
+        return [name.format(i) for i in range(stack.count) for name in self.tensors.split()]
+
+    def shapes(self, block: Any, shapes: list[Shape]) -> list[Shape]:
+        ((experts, inputs, outputs),) = shapes
+        count = len(self.tensors.split())
+        return [(outputs // count, inputs)] * (experts * count)
+
+    def read(self, block: Any, tensors: list[np.ndarray]) -> list[np.ndarray]:
+        count = len(self.tensors.split())
+        experts = len(tensors) // count
+        rows, inputs = tensors[0].shape
+        stack = np.empty((experts, inputs, rows * count), tensors[0].dtype)
+        for i, tensor in enumerate(tensors):
+            at = rows * (i % count)
+            stack[i // count, :, at : at + rows] = tensor.T
+        return [stack]
+
+    def write(self, block: Any, values: list[np.ndarray]) -> list[np.ndarray]:
+        count = len(self.tensors.split())
+        return [part for expert in values[0] for part in np.split(expert.T, count)]
 
 
 class GroupRows(Rule):

@@ -8,7 +8,14 @@ from typing import Any
 
 from ember_keras.models.pretrained import rotary
 from ember_keras.models.pretrained.keys import Choice, Fixed, Flag, Key, KeyProblem, Number, Whole
-from ember_keras.models.pretrained.rules import EndToEnd, Matrix, Rule, SideBySide
+from ember_keras.models.pretrained.rules import (
+    EndToEnd,
+    Experts,
+    Matrix,
+    Rule,
+    SideBySide,
+    Unsaved,
+)
 
 Config = dict[str, Any]
 
@@ -219,7 +226,44 @@ def read_gated_mlp(config: Config) -> Config:
     }
 
 
-def period(kinds: list[str]) -> list[str]:
+def read_mixture(config: Config, experts: str, hidden: str, normalize: bool) -> Config:
+    """The configuration of a mixture of gated perceptrons that a softmax chooses among.
+
+    Args:
+        config: dict, the values of all keys.
+        experts: str, the key of how many there are.
+        hidden: str, the key of their hidden width.
+        normalize: bool, whether the weights of the chosen ones sum to 1.
+    """
+    return {
+        "type": "mixture_of_experts",
+        "num_experts": config[experts],
+        "top_k": config["num_experts_per_tok"],
+        "expert": {**read_gated_mlp(config), "hidden_dim": config[hidden]},
+        "router": {"type": "softmax", "normalize": normalize},
+    }
+
+
+def mixture_rules(module: str, gate_up: str, down: str, norm: str) -> tuple[Rule, ...]:
+    """The rules of a mixture of experts.
+
+    Args:
+        module: str, the name of the module.
+        gate_up: str, the names of an expert's first two maps.
+        down: str, the name of its last one.
+        norm: str, the name of the norm before it.
+    """
+    first = " ".join(f"{module}.experts.{{}}.{name}.weight" for name in gate_up.split())
+    return (
+        Matrix(f"{module}.gate.weight", "mixer.router.kernel"),
+        Experts(first, "mixer.stacks.0.gate_up"),
+        Experts(f"{module}.experts.{{}}.{down}.weight", "mixer.stacks.0.down"),
+        Unsaved("", "mixer.use"),
+        Rule(f"{norm}.weight", "norm.scale"),
+    )
+
+
+def period(kinds: list[Any]) -> list[Any]:
     """The shortest list that, repeated and cut, is the list."""
     sizes = range(1, len(kinds) + 1)
     size = next(n for n in sizes if all(kinds[i] == kinds[i % n] for i in range(len(kinds))))

@@ -7,7 +7,7 @@ from typing import Any
 from ember_keras.models.pretrained.families import base
 from ember_keras.models.pretrained.families.base import Config, Family
 from ember_keras.models.pretrained.keys import IGNORED, Flag, Key, KeyProblem, Number, Whole
-from ember_keras.models.pretrained.rules import Interleaved, Matrix, Rule, Taps
+from ember_keras.models.pretrained.rules import Interleaved, Matrix, Rule, SideBySide, Taps
 
 KINDS = {"linear_attention": "gated_delta_net", "full_attention": "attention"}
 
@@ -42,6 +42,15 @@ def kinds(config: Config) -> list[str]:
     return found
 
 
+def sparse(config: Config) -> list[bool]:
+    """Whether each layer has a mixture of experts."""
+    step, dense = config["decoder_sparse_step"], config["mlp_only_layers"] or []
+    return [
+        i not in dense and config["num_experts"] > 0 and (i + 1) % step == 0
+        for i in range(config["num_hidden_layers"])
+    ]
+
+
 def read(config: Config) -> Config:
     """The arguments of the model."""
     base.require_divides(config, "linear_num_key_heads", "linear_num_value_heads")
@@ -64,10 +73,19 @@ def read(config: Config) -> Config:
         "epsilon": epsilon,
     }
     mixers = {"full_attention": attention, "linear_attention": delta}
-    mlp = base.read_gated_mlp(config)
-    if config["num_experts"]:
-        raise KeyProblem(f"`num_experts` is {config['num_experts']}, expected 0.")
-    layers = [[mixers[kind], mlp] for kind in base.period(kinds(config))]
+    channels = {False: base.read_gated_mlp(config), True: {}}
+    plan = list(zip(kinds(config), sparse(config), strict=True))
+    if any(mixed for _, mixed in plan):
+        normalize = config["norm_topk_prob"]
+        mixture = base.read_mixture(config, "num_experts", "moe_intermediate_size", normalize)
+        shared = config["shared_expert_intermediate_size"]
+        mixture["shared_expert"] = {
+            **base.read_gated_mlp(config),
+            "hidden_dim": shared,
+            "output_gate": True,
+        }
+        channels[True] = mixture
+    layers = [[mixers[kind], channels[mixed]] for kind, mixed in base.period(plan)]
     return base.read_model(config, layers, "rms_norm_eps", "zero_centred_rms_norm")
 
 
@@ -77,10 +95,24 @@ def write(model: Config) -> Config:
     names = {ours: theirs for theirs, ours in KINDS.items()}
     config = {
         **base.write_model(model, 2, "rms_norm_eps"),
-        **base.write_gated_mlp(mixers[1]),
         "layer_types": [names[mixer["type"]] for mixer in mixers[::2]],
+        "mlp_only_layers": [
+            i for i, mixer in enumerate(mixers[1::2]) if mixer["type"] == "gated_mlp"
+        ],
         "num_experts": 0,
     }
+    for mixer in mixers[1::2]:
+        if mixer["type"] == "gated_mlp":
+            config.update(base.write_gated_mlp(mixer))
+        else:
+            config.update(
+                num_experts=mixer["num_experts"],
+                num_experts_per_tok=mixer["top_k"],
+                norm_topk_prob=mixer["router"].get("normalize"),
+                moe_intermediate_size=mixer["expert"]["hidden_dim"],
+                shared_expert_intermediate_size=mixer["shared_expert"]["hidden_dim"],
+                hidden_act=base.write_gated_mlp(mixer["expert"])["hidden_act"],
+            )
     for mixer in mixers[::2]:
         if mixer["type"] == "attention":
             config.update(base.write_attention(mixer), attention_bias=mixer["use_bias"])
@@ -180,6 +212,17 @@ FAMILY = Family(
             Rule("input_layernorm.weight", "norm.scale"),
         ),
         "gated_mlp": base.GATED_MLP,
+        "mixture_of_experts": (
+            *base.mixture_rules(
+                "mlp", "gate_proj up_proj", "down_proj", "post_attention_layernorm"
+            ),
+            SideBySide(
+                "mlp.shared_expert.gate_proj.weight mlp.shared_expert.up_proj.weight",
+                "mixer.shared_expert.gate_up.kernel",
+            ),
+            Matrix("mlp.shared_expert.down_proj.weight", "mixer.shared_expert.down.kernel"),
+            Matrix("mlp.shared_expert_gate.weight", "mixer.shared_expert.scalar_gate.kernel"),
+        ),
     },
     ignored=r"mtp\..*",
 )
