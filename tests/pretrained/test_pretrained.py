@@ -88,6 +88,22 @@ def test_it_trains(checkpoints):
         assert not np.array_equal(ek.backend.to_numpy(weight), before[weight.path]), weight.path
 
 
+def test_transformers_reads_the_tokenizer(backend, tmp_path):
+    if backend != "torch":
+        pytest.skip("the file is the same under every backend; reading it needs torch")
+    transformers = pytest.importorskip("transformers")
+    import tokenizers
+
+    words = tokenizers.models.WordLevel({"[UNK]": 0, "once": 1, "upon": 2}, unk_token="[UNK]")
+    tokenizer = tokenizers.Tokenizer(words)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    model = ek.models.CausalLM(vocab_size=3, width=8, blocks=["mamba"], embedding_scale=1.0)
+    model.build((None, None))
+    ek.models.save_pretrained(model, tmp_path / "saved", tokenizer=tokenizer)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "saved")
+    assert theirs("upon once")["input_ids"] == [2, 1]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_transformers_reads_what_is_written(name, checkpoints, expected, backend, tmp_path):
     if backend != "torch":

@@ -44,7 +44,7 @@ def kinds(config: Config) -> list[str]:
 
 def sparse(config: Config) -> list[bool]:
     """Whether each layer has a mixture of experts."""
-    step, dense = config["decoder_sparse_step"], config["mlp_only_layers"] or []
+    step, dense = config["decoder_sparse_step"], set(config["mlp_only_layers"] or ())
     return [
         i not in dense and config["num_experts"] > 0 and (i + 1) % step == 0
         for i in range(config["num_hidden_layers"])
