@@ -104,7 +104,10 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"experts": ["hyena", {"type": "mlp", "hidden_dim": 8}, "dense"]},
     ],
     "mlp": [{"activation": "relu", "use_bias": False}],
-    "gated_mlp": [{"gate": "geglu", "use_bias": True}],
+    "gated_mlp": [
+        {"gate": "geglu", "use_bias": True},
+        {"gate": "geglu_tanh", "output_gate": True},
+    ],
 }
 
 WIDTH = 8

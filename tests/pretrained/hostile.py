@@ -58,6 +58,17 @@ def config(**keys):
     return spoil
 
 
+def forget(*keys):
+    """A spoiler that removes keys of `config.json`."""
+
+    def spoil(folder):
+        path = folder / "config.json"
+        kept = {k: v for k, v in json.loads(path.read_text()).items() if k not in keys}
+        path.write_text(json.dumps(kept))
+
+    return spoil
+
+
 def write(name, data):
     """A spoiler that writes a file."""
     return lambda folder: (folder / name).write_bytes(data)
@@ -264,11 +275,26 @@ SPOILED = {
     "a vocabulary of billions": (config(vocab_size=1 << 40), "`vocab_size` is 1099511627776, exp"),
     "a large vocabulary": (config(vocab_size=1 << 24), r"is \(11, 8\), not \(16777216, 8\)"),
     "layers without end": (config(num_hidden_layers=1 << 30), "`num_hidden_layers` is 1073741824"),
-    "many layers": (config(num_hidden_layers=4000), "asks for 8,000 blocks, and the files hold 20"),
+    "many layers": (
+        config(num_hidden_layers=4000),
+        "asks for 8,000 blocks and experts, and the files hold 20 t",
+    ),
+    "experts without end": (
+        then(
+            forget("attention_bias", "mlp_bias"),
+            config(
+                model_type="mixtral",
+                architectures=["MixtralForCausalLM"],
+                num_local_experts=1 << 20,
+            ),
+        ),
+        "asks for 2,097,156 blocks and experts",
+    ),
     "a negative width": (config(hidden_size=-8), "`hidden_size` is -8, expected"),
     "a width that is true": (config(hidden_size=True), "`hidden_size` is True, expected"),
     "a width that is a word": (config(hidden_size="8"), "`hidden_size` is '8', expected"),
     "heads that do not divide": (config(num_key_value_heads=5), "no such model can be built"),
+    "pairs that are not whole": (config(head_dim=3), "`head_dim` is 3, .* even number"),
     "an epsilon without end": (
         then(
             lambda f: (f / "config.json").write_text(

@@ -39,6 +39,46 @@ MODELS = {
         "Mistral",
         {**HEADS, "num_key_value_heads": 1, "sliding_window": 5, "head_dim": 6},
     ),
+    "mixtral": (
+        "Mixtral",
+        {**HEADS, "num_key_value_heads": 2, "num_local_experts": 4, "num_experts_per_tok": 2},
+    ),
+    "mamba2": (
+        "Mamba2",
+        {"num_heads": 4, "head_dim": 8, "n_groups": 2, "state_size": 6, "chunk_size": 8},
+    ),
+    "recurrent_gemma": (
+        "RecurrentGemma",
+        {
+            **HEADS,
+            "hidden_size": 32,
+            "num_hidden_layers": 4,
+            "num_key_value_heads": 1,
+            "attention_window_size": 5,
+            "intermediate_size": 48,
+            "logits_soft_cap": 3.0,
+        },
+    ),
+    "qwen3_next": (
+        "Qwen3Next",
+        {
+            **HEADS,
+            "num_hidden_layers": 3,
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+            "attention_bias": True,
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 4,
+            "linear_key_head_dim": 4,
+            "linear_value_head_dim": 6,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 8,
+            "shared_expert_intermediate_size": 12,
+            "mlp_only_layers": [1],
+        },
+    ),
     "mamba": ("Mamba", {"state_size": 4, "use_bias": True}),
 }
 SHARDED = {"llama_biases"}
@@ -53,7 +93,9 @@ def make(name, folder):
     with torch.no_grad():
         for key, weight in model.named_parameters():
             if not key.endswith(KEPT):
-                weight.add_(torch.randn_like(weight) * 0.2)
+                weight.add_(torch.randn_like(weight) * 0.3)
+        if config.tie_word_embeddings:  # Else the likeliest token is the last one, again and again.
+            model.get_input_embeddings().weight.mul_(0.1)
     size = {"max_shard_size": "4KB"} if name in SHARDED else {}
     model.save_pretrained(folder / name, **size)
     np.savez(folder / name / "expected.npz", **computed(model))

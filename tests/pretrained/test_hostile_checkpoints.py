@@ -122,6 +122,28 @@ def test_default_widths_are_written_as_numbers(tmp_path):
     assert ek.models.from_pretrained(tmp_path / "model").blocks[1]["hidden_dim"] == 24
 
 
+def test_a_mixture_of_ones_own(tmp_path):
+    mixture = {"type": "mixture_of_experts", "num_experts": 3, "z_loss": 0.0}
+    model = hostile.small_model(blocks=["attention", mixture], repeats=1)
+    ek.models.save_pretrained(model, tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert config["model_type"] == "mixtral" and config["intermediate_size"] == 24
+    again = ek.models.from_pretrained(tmp_path / "model")
+    tokens = np.array([[1, 2, 3, 4]])
+    np.testing.assert_allclose(
+        ek.backend.to_numpy(again(tokens)), ek.backend.to_numpy(model(tokens)), rtol=1e-5
+    )
+    name = "model.layers.0.block_sparse_moe.experts.2.w3.weight"
+    hostile.without(name)(tmp_path / "model")
+    with pytest.raises(ek.models.LoadError, match=f"1 tensor missing: '{name}'"):
+        ek.models.from_pretrained(tmp_path / "model")
+    mixture["router"] = "sigmoid"
+    with pytest.raises(ValueError, match="mixer.router.type` is 'sigmoid'"):
+        ek.models.save_pretrained(
+            hostile.small_model(blocks=["attention", mixture], repeats=1), tmp_path / "other"
+        )
+
+
 def test_as_another_family(folder, tmp_path):
     model = ek.models.from_pretrained(folder)
     ek.models.save_pretrained(model, tmp_path / "mistral", family="mistral")

@@ -9,7 +9,9 @@ pytest.importorskip("safetensors")
 
 import ember_keras as ek  # noqa: E402
 
-NAMES = ("llama", "llama_biases", "mistral", "mamba")
+NAMES = """
+llama llama_biases mistral mixtral mamba mamba2 recurrent_gemma qwen3_next
+""".split()
 
 
 def stored(folder):
@@ -84,6 +86,22 @@ def test_it_trains(checkpoints):
     model.fit(tokens[:, :-1], tokens[:, 1:], epochs=1, verbose=0)
     for weight in model.trainable_weights:
         assert not np.array_equal(ek.backend.to_numpy(weight), before[weight.path]), weight.path
+
+
+def test_transformers_reads_the_tokenizer(backend, tmp_path):
+    if backend != "torch":
+        pytest.skip("the file is the same under every backend; reading it needs torch")
+    transformers = pytest.importorskip("transformers")
+    import tokenizers
+
+    words = tokenizers.models.WordLevel({"[UNK]": 0, "once": 1, "upon": 2}, unk_token="[UNK]")
+    tokenizer = tokenizers.Tokenizer(words)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    model = ek.models.CausalLM(vocab_size=3, width=8, blocks=["mamba"], embedding_scale=1.0)
+    model.build((None, None))
+    ek.models.save_pretrained(model, tmp_path / "saved", tokenizer=tokenizer)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "saved")
+    assert theirs("upon once")["input_ids"] == [2, 1]
 
 
 @pytest.mark.parametrize("name", NAMES)

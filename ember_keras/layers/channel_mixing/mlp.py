@@ -115,6 +115,8 @@ class GatedMLP(ChannelMixer):
         gate: "swiglu", "geglu", "geglu_tanh" (whose GELU is the approximation by tanh) or "reglu".
         use_bias: bool. Whether the three maps have biases.
         dropout: float in [0, 1). The fraction of hidden units dropped in training.
+        output_gate: bool. Whether y is multiplied by `sigmoid(x w)`, one number a position, as the
+            expert is that all tokens share in Qwen2-MoE (arXiv 2407.10671, section 2.2).
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments:
@@ -140,6 +142,7 @@ class GatedMLP(ChannelMixer):
         gate: Literal["swiglu", "geglu", "geglu_tanh", "reglu"] = "swiglu",
         use_bias: bool = False,
         dropout: float = 0.0,
+        output_gate: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -147,6 +150,7 @@ class GatedMLP(ChannelMixer):
         self.gate = gate
         self.use_bias = use_bias
         self.dropout = dropout
+        self.output_gate = output_gate
 
     def build(self, input_shape: Any) -> None:
         width = self._width(input_shape)
@@ -156,13 +160,19 @@ class GatedMLP(ChannelMixer):
         self.down = Projection(width, name="down", **options)
         self.drop = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy, name="drop")
         self.gate_up.build(input_shape)
+        if self.output_gate:
+            self.scalar_gate = Projection(
+                1, use_bias=False, dtype=self.dtype_policy, name="scalar_gate"
+            )
+            self.scalar_gate.build(input_shape)
         self.down.build((*input_shape[:-1], hidden))
         super().build(input_shape)
 
     def call(self, x: Any, training: bool | None = None) -> Any:
         gate, up = keras.ops.split(self.gate_up(x), 2, axis=-1)
         hidden = GATES[self.gate](gate) * up
-        return self.down(self.drop(hidden, training=training))
+        y = self.down(self.drop(hidden, training=training))
+        return y * keras.ops.sigmoid(self.scalar_gate(x)) if self.output_gate else y
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -171,4 +181,5 @@ class GatedMLP(ChannelMixer):
             "gate": self.gate,
             "use_bias": self.use_bias,
             "dropout": self.dropout,
+            "output_gate": self.output_gate,
         }

@@ -82,11 +82,13 @@ def from_pretrained(
     except KeyProblem as problem:
         raise LoadError(where, str(problem)) from None
     stored = tensors.Checkpoint(opened, max_bytes)
-    blocks = len(arguments["blocks"]) * arguments.get("repeats", 1)
-    if blocks > len(stored.tensors):
+    parts = sum(1 + block.get("num_experts", 0) for block in arguments["blocks"])
+    parts *= arguments["repeats"]
+    if parts > len(stored.tensors):
         raise LoadError(
             where,
-            f"it asks for {blocks:,} blocks, and the files hold {len(stored.tensors):,} tensors.",
+            f"it asks for {parts:,} blocks and experts, and the files hold "
+            f"{len(stored.tensors):,} tensors.",
             "The configuration and the weights do not belong together: fetch both again.",
         )
     try:
@@ -98,7 +100,7 @@ def from_pretrained(
     tied = arguments["tie_embeddings"]
     compare(found, stored, family, tied)
     fill(found, stored, tied)
-    filled = {id(variable) for place in found for variable in place.variables}
+    filled = {id(variable) for place in found if place.names for variable in place.variables}
     for variable in variables:
         if id(variable) not in filled:
             backend.fill(variable)

@@ -6,8 +6,20 @@ from typing import Any
 
 from ember_keras import registry
 
-_TRAINING = {"dropout", "min_step", "max_step", "min_radius", "max_radius"}
-"""Arguments that matter to training alone: to what is dropped, and to where weights start."""
+_TRAINING = set(
+    """
+    capacity_factor dropout load_balance max_radius max_step min_radius min_step scale
+    stochastic_depth z_loss
+    """.split()
+)
+"""Arguments that matter to training alone: to what is dropped, to losses beside the model's own,
+and to where weights start."""
+_PARTS = {
+    "expert": ("experts", "channel_mixers", "sequence_mixers", "blocks"),
+    "shared_expert": ("channel_mixers", "sequence_mixers", "blocks", "experts"),
+    "router": ("routers",),
+}
+"""The parts of a mixture of experts, and where their names may stand."""
 
 
 def describe(model: Any) -> dict[str, Any]:
@@ -57,7 +69,7 @@ def _block(block: Any, width: int) -> dict[str, Any]:
 
 
 def _part(layer: Any, width: int) -> dict[str, Any]:
-    kinds = ("blocks", "sequence_mixers", "channel_mixers", "norms")
+    kinds = ("blocks", "sequence_mixers", "channel_mixers", "norms", "experts", "routers")
     name = next(filter(None, (registry.table(kind).name_of(layer) for kind in kinds)), None)
     config = layer.get_config()
     own = (argument.name for argument in registry.own_parameters(type(layer)))
@@ -66,9 +78,23 @@ def _part(layer: Any, width: int) -> dict[str, Any]:
     for key, default in _DEFAULTS.get(name or "", {}).items():
         if found[key] is None:
             found[key] = default(found, width)
+    if name == "mixture_of_experts":
+        _describe_mixture(found, width)
     if isinstance(found.get("axis"), list):  # Keras's norm makes a list of it when it is built.
         (found["axis"],) = found["axis"]
     return {"type": name, **found}
+
+
+def _describe_mixture(found: dict[str, Any], width: int) -> None:
+    """Puts the parts of a mixture in full in the place of what it was given."""
+    for key, kinds in _PARTS.items():
+        part = found[key]
+        if isinstance(part, str) or (isinstance(part, dict) and "type" in part):
+            found[key] = _part(registry.build(part, kinds), width)
+    if found["experts"] is None:
+        found["num_experts"] = found["num_experts"] or 8
+    if found["router"].get("normalize", 0) is None:
+        found["router"]["normalize"] = found["top_k"] > 1
 
 
 def _attention(found: dict[str, Any], width: int) -> int:

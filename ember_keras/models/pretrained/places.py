@@ -65,13 +65,17 @@ def _places(model: Any, family: Family) -> Iterator[Place]:
         for rule in rules:
             variables = [_attribute(block, path) for path in rule.variables.split()]
             if all(variable is not None for variable in variables):
-                names = [prefix + name for name in rule.tensors.split()]
+                names = [prefix + name for name in rule.names(block)]
                 yield Place(rule, block, names, variables)
 
 
 def _attribute(block: Any, path: str) -> Any:
     """A variable by the path of attributes that a rule names, or None where there is none."""
-    return functools.reduce(lambda part, name: getattr(part, name, None), path.split("."), block)
+
+    def step(part: Any, name: str) -> Any:
+        return part[int(name)] if name.isdigit() else getattr(part, name, None)
+
+    return functools.reduce(step, path.split("."), block)
 
 
 def compare(found: list[Place], checkpoint: Checkpoint, family: Family, tied: bool) -> None:
@@ -119,6 +123,8 @@ def fill(found: list[Place], checkpoint: Checkpoint, tied: bool) -> None:
                 "Set it to false in `config.json` if the head was trained on its own.",
             )
         for place in found:
+            if not place.names:
+                continue
             tensors = [checkpoint.read(name) for name in place.names]
             values = place.rule.read(place.block, tensors)
             del tensors

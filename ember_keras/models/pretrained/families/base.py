@@ -8,7 +8,14 @@ from typing import Any
 
 from ember_keras.models.pretrained import rotary
 from ember_keras.models.pretrained.keys import Choice, Fixed, Flag, Key, KeyProblem, Number, Whole
-from ember_keras.models.pretrained.rules import EndToEnd, Matrix, Rule, SideBySide
+from ember_keras.models.pretrained.rules import (
+    EndToEnd,
+    Experts,
+    Matrix,
+    Rule,
+    SideBySide,
+    Unsaved,
+)
 
 Config = dict[str, Any]
 
@@ -72,29 +79,50 @@ TRANSFORMER: Mapping[str, Key] = {
     "rms_norm_eps": Number(1e-6),
     "tie_word_embeddings": Flag(False),
 }
-ATTENTION = (
-    Matrix("self_attn.q_proj.weight", "mixer.query.kernel"),
-    Matrix("self_attn.k_proj.weight", "mixer.key.kernel"),
-    Matrix("self_attn.v_proj.weight", "mixer.value.kernel"),
-    Matrix("self_attn.o_proj.weight", "mixer.output_projection.kernel"),
-    Rule("self_attn.q_proj.bias", "mixer.query.bias"),
-    Rule("self_attn.k_proj.bias", "mixer.key.bias"),
-    Rule("self_attn.v_proj.bias", "mixer.value.bias"),
-    Rule("self_attn.o_proj.bias", "mixer.output_projection.bias"),
-    Rule("input_layernorm.weight", "norm.scale"),
-)
-GATED_MLP = (
-    SideBySide("mlp.gate_proj.weight mlp.up_proj.weight", "mixer.gate_up.kernel"),
-    EndToEnd("mlp.gate_proj.bias mlp.up_proj.bias", "mixer.gate_up.bias"),
-    Matrix("mlp.down_proj.weight", "mixer.down.kernel"),
-    Rule("mlp.down_proj.bias", "mixer.down.bias"),
-    Rule("post_attention_layernorm.weight", "norm.scale"),
-)
 OUTER = (
     Rule("model.embed_tokens.weight", "embedding.embeddings"),
     Rule("model.norm.weight", "backbone.final_norm.scale"),
     Matrix("lm_head.weight", "embedding.reverse_embeddings"),
 )
+
+
+def attention_rules(module: str, norm: str, *queries: Rule) -> tuple[Rule, ...]:
+    """The rules of an attention.
+
+    Args:
+        module: str, the name of the module.
+        norm: str, the name of the norm before it.
+        *queries: the rules of the queries, where they are not a map alone.
+    """
+    queries = queries or (
+        Matrix(f"{module}.q_proj.weight", "mixer.query.kernel"),
+        Rule(f"{module}.q_proj.bias", "mixer.query.bias"),
+    )
+    return (
+        *queries,
+        Matrix(f"{module}.k_proj.weight", "mixer.key.kernel"),
+        Matrix(f"{module}.v_proj.weight", "mixer.value.kernel"),
+        Matrix(f"{module}.o_proj.weight", "mixer.output_projection.kernel"),
+        Rule(f"{module}.k_proj.bias", "mixer.key.bias"),
+        Rule(f"{module}.v_proj.bias", "mixer.value.bias"),
+        Rule(f"{module}.o_proj.bias", "mixer.output_projection.bias"),
+        Rule(f"{norm}.weight", "norm.scale"),
+    )
+
+
+def gated_mlp_rules(module: str, norm: str) -> tuple[Rule, ...]:
+    """The rules of a gated perceptron, as those of `attention_rules`."""
+    return (
+        SideBySide(f"{module}.gate_proj.weight {module}.up_proj.weight", "mixer.gate_up.kernel"),
+        EndToEnd(f"{module}.gate_proj.bias {module}.up_proj.bias", "mixer.gate_up.bias"),
+        Matrix(f"{module}.down_proj.weight", "mixer.down.kernel"),
+        Rule(f"{module}.down_proj.bias", "mixer.down.bias"),
+        Rule(f"{norm}.weight", "norm.scale"),
+    )
+
+
+ATTENTION = attention_rules("self_attn", "input_layernorm")
+GATED_MLP = gated_mlp_rules("mlp", "post_attention_layernorm")
 
 
 def require_divides(config: Config, part: str, whole: str) -> None:
@@ -103,14 +131,28 @@ def require_divides(config: Config, part: str, whole: str) -> None:
         raise KeyProblem(f"`{part}` is {config[part]}, which does not divide {config[whole]}.")
 
 
-def read_model(config: Config, blocks: list[Any], epsilon: str, **more: Any) -> Config:
-    """The arguments of a `CausalLM` whose blocks repeat once a layer."""
+def read_model(
+    config: Config, layers: list[list[Any]], epsilon: str, norm: str = "rms_norm", **more: Any
+) -> Config:
+    """The arguments of a `CausalLM`.
+
+    Args:
+        config: dict, the values of all keys.
+        layers: list of lists, the blocks of each of the first layers, which the others repeat.
+        epsilon: str, the key of the norms' epsilon.
+        norm: str, the name of the norms.
+        **more: other arguments, in the place of those of most families.
+    """
+    count = config["num_hidden_layers"]
+    whole = count % len(layers) == 0
+    if not whole:
+        layers = (layers * -(-count // len(layers)))[:count]
     return {
         "vocab_size": config["vocab_size"],
         "width": config["hidden_size"],
-        "blocks": blocks,
-        "repeats": config["num_hidden_layers"],
-        "norm": {"type": "rms_norm", "epsilon": float(config[epsilon])},
+        "blocks": [block for layer in layers for block in layer],
+        "repeats": count // len(layers),
+        "norm": {"type": norm, "epsilon": float(config[epsilon])},
         "tie_embeddings": config["tie_word_embeddings"],
         "embedding_scale": 1.0,
         **more,
@@ -128,22 +170,38 @@ def write_model(model: Config, blocks_a_layer: int, epsilon: str) -> Config:
     }
 
 
-def read_attention(config: Config, base: float = 10000.0, **more: Any) -> Config:
-    """The configuration of an `Attention` that turns all of a head's channels."""
+def read_attention(
+    config: Config, base: float = 10000.0, fraction: float | None = None, **more: Any
+) -> Config:
+    """The configuration of an `Attention`.
+
+    Args:
+        config: dict, the values of all keys.
+        base: float, `rope_theta` where there is none.
+        fraction: float, `partial_rotary_factor` where there is none; None where the family turns
+            all of a head's channels.
+        **more: other arguments of the attention.
+    """
     if config["head_dim"] is None:
         require_divides(config, "num_attention_heads", "hidden_size")
     heads = config["num_attention_heads"]
-    turned = rotary.read(config, base)
-    if turned["rotary_fraction"] != 1:
+    turned = rotary.read(config, base, fraction or 1.0)
+    if fraction is None and turned["rotary_fraction"] != 1:
         raise KeyProblem(
             f"`partial_rotary_factor` is {turned['rotary_fraction']}, expected 1 or none: this "
             "family turns all of a head."
+        )
+    size = config["head_dim"] or config["hidden_size"] // heads
+    if int(size * turned["rotary_fraction"]) % 2:
+        raise KeyProblem(
+            f"`head_dim` is {size}, of which {turned['rotary_fraction']} are turned, expected an "
+            "even number: channels are turned in pairs."
         )
     return {
         "type": "attention",
         "num_heads": heads,
         "num_kv_heads": config["num_key_value_heads"] or heads,
-        "head_dim": config["head_dim"] or config["hidden_size"] // heads,
+        "head_dim": size,
         **turned,
         **more,
     }
@@ -166,6 +224,50 @@ def read_gated_mlp(config: Config) -> Config:
         "hidden_dim": config["intermediate_size"],
         "gate": ACTIVATIONS[config["hidden_act"]],
     }
+
+
+def read_mixture(config: Config, experts: str, hidden: str, normalize: bool) -> Config:
+    """The configuration of a mixture of gated perceptrons that a softmax chooses among.
+
+    Args:
+        config: dict, the values of all keys.
+        experts: str, the key of how many there are.
+        hidden: str, the key of their hidden width.
+        normalize: bool, whether the weights of the chosen ones sum to 1.
+    """
+    return {
+        "type": "mixture_of_experts",
+        "num_experts": config[experts],
+        "top_k": config["num_experts_per_tok"],
+        "expert": {**read_gated_mlp(config), "hidden_dim": config[hidden]},
+        "router": {"type": "softmax", "normalize": normalize},
+    }
+
+
+def mixture_rules(module: str, gate_up: str, down: str, norm: str) -> tuple[Rule, ...]:
+    """The rules of a mixture of experts.
+
+    Args:
+        module: str, the name of the module.
+        gate_up: str, the names of an expert's first two maps.
+        down: str, the name of its last one.
+        norm: str, the name of the norm before it.
+    """
+    first = " ".join(f"{module}.experts.{{}}.{name}.weight" for name in gate_up.split())
+    return (
+        Matrix(f"{module}.gate.weight", "mixer.router.kernel"),
+        Experts(first, "mixer.stacks.0.gate_up"),
+        Experts(f"{module}.experts.{{}}.{down}.weight", "mixer.stacks.0.down"),
+        Unsaved("", "mixer.use"),
+        Rule(f"{norm}.weight", "norm.scale"),
+    )
+
+
+def period(kinds: list[Any]) -> list[Any]:
+    """The shortest list that, repeated and cut, is the list."""
+    sizes = range(1, len(kinds) + 1)
+    size = next(n for n in sizes if all(kinds[i] == kinds[i % n] for i in range(len(kinds))))
+    return kinds[:size]
 
 
 def write_gated_mlp(mixer: Config) -> Config:

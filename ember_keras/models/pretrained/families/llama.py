@@ -11,7 +11,7 @@ def read(config: Config) -> Config:
     """The arguments of the model."""
     attention = base.read_attention(config, use_bias=config["attention_bias"])
     mlp = {**base.read_gated_mlp(config), "use_bias": config["mlp_bias"]}
-    return base.read_model(config, [attention, mlp], "rms_norm_eps")
+    return base.read_model(config, [[attention, mlp]], "rms_norm_eps")
 
 
 def write(model: Config) -> Config:

@@ -82,7 +82,7 @@ def read(config: Config) -> Config:
         "conv_bias": config["use_conv_bias"],
         "use_bias": config["use_bias"],
     }
-    return base.read_model(config, [mixer], "layer_norm_epsilon")
+    return base.read_model(config, [[mixer]], "layer_norm_epsilon")
 
 
 def write(model: Config) -> Config:

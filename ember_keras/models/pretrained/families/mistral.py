@@ -18,7 +18,7 @@ def read_windowed(config: Config, default_base: float = 10000.0) -> Config:
 def read(config: Config) -> Config:
     """The arguments of the model."""
     blocks = [read_windowed(config), base.read_gated_mlp(config)]
-    return base.read_model(config, blocks, "rms_norm_eps")
+    return base.read_model(config, [blocks], "rms_norm_eps")
 
 
 def write(model: Config) -> Config:
