@@ -19,8 +19,8 @@ jax may reuse the memory of the arguments at the positions `donate` |
 | `devices()` | the devices of this process, as strings such as ``"cpu:0"`` |
 
 `pad(x, pad_width, constant_values=0)`, `each_length(model, kind)`, `has_value(variable)`, and
-`build_unfilled(build)` with `fill(variable, value=None)`, which build layers without drawing weights,
-are one function for all.
+`build_unfilled(build)` with `fill(variable, value=None)`, which build layers without drawing
+weights, are one function for all.
 """
 
 import importlib
