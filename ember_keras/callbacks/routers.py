@@ -90,8 +90,9 @@ class RouterReport(keras.callbacks.Callback):
 
     def _mixtures(self) -> list[MixtureOfExperts]:
         layers = self.model._flatten_layers()
-        found = {layer.path: layer for layer in layers if isinstance(layer, MixtureOfExperts)}
-        return [found[path] for path in sorted(found, key=_in_order)]
+        found = {id(layer): layer for layer in layers if isinstance(layer, MixtureOfExperts)}
+        # A layer that is not built yet has no path.
+        return sorted(found.values(), key=lambda layer: _in_order(layer.path or ""))
 
     def _write(self) -> None:
         figure = _figure()(figsize=(8, 3.4 * len(self._seen)), layout="constrained")

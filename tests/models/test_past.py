@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from keras import tree
 
 import ember_keras as ek
 
@@ -179,6 +180,10 @@ def test_no_file_or_too_large(model, past, tmp_path):
         ek.models.Past.load(file, model, max_bytes=100)
     with pytest.raises(ValueError, match="safetensors"):
         past.save(tmp_path / "past.npz")
+
+
+def test_nothing_is_recorded_for_a_gradient(past):
+    assert not any(getattr(leaf, "requires_grad", False) for leaf in tree.flatten(past.state(1)))
 
 
 def test_refused(model, past):
