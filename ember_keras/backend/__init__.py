@@ -12,12 +12,15 @@ the same signature on every backend and are looked up in the module of the backe
 | `value_and_grad_variables(fn, variables)` | the scalar `fn()` and a gradient for each variable |
 | `compile(fn, donate=())` | `fn` compiled by the library's own compiler, where one is used; \
 jax may reuse the memory of the arguments at the positions `donate` |
+| `no_gradients()` | a context in which nothing is recorded for a gradient |
 | `to_dlpack(x)`, `from_dlpack(x)` | exchange with other libraries |
 | `device_kind(x=None)` | the kind of device that a tensor is on, or a new one would be: \
 ``"cpu"``, ``"cuda"``, … |
 | `devices()` | the devices of this process, as strings such as ``"cpu:0"`` |
 
-`pad(x, pad_width, constant_values=0)` and `each_length(model, kind)` are one function for all.
+`pad(x, pad_width, constant_values=0)`, `each_length(model, kind)`, `has_value(variable)`, and
+`build_unfilled(build)` with `fill(variable, value=None)`, which build layers without drawing
+weights, are one function for all.
 """
 
 import importlib
@@ -35,6 +38,7 @@ FUNCTIONS = (
     "from_dlpack",
     "is_backend_tensor",
     "is_tracing",
+    "no_gradients",
     "to_dlpack",
     "to_numpy",
     "value_and_grad",
@@ -42,14 +46,23 @@ FUNCTIONS = (
 )
 """What every backend module offers, with the same signatures."""
 
-_LATE = {"each_length": "_lengths", "pad": "_padding"}
+_LATE = {
+    "build_unfilled": "_deferred",
+    "each_length": "_lengths",
+    "fill": "_deferred",
+    "has_value": "_variables",
+    "pad": "_padding",
+}
 
 __all__ = [
     "Capabilities",
     "Installed",
     "activate",
+    "build_unfilled",
     "capabilities",
     "each_length",
+    "fill",
+    "has_value",
     "installed",
     "name",
     "pad",

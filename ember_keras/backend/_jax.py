@@ -1,5 +1,7 @@
 """What `keras.ops` lacks, on jax."""
 
+import contextlib
+
 import jax
 import keras
 
@@ -60,6 +62,11 @@ def compile(fn, donate=()):
     lie where they lay, so that of a large state only what changes is written.
     """
     return jax.jit(fn, donate_argnums=donate)
+
+
+def no_gradients():
+    """Return a context that does nothing: jax records no gradient unless it is asked for."""
+    return contextlib.nullcontext()
 
 
 def from_dlpack(x):

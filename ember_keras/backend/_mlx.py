@@ -1,5 +1,7 @@
 """What `keras.ops` lacks, on mlx."""
 
+import contextlib
+
 import keras
 import mlx.core as mx
 import numpy as np
@@ -73,6 +75,11 @@ def compile(fn, donate=()):
     `fn` must be pure: a Keras variable that it reads is fixed at the value of the first call.
     """
     return mx.compile(fn)
+
+
+def no_gradients():
+    """Return a context that does nothing: mlx records no gradient unless it is asked for."""
+    return contextlib.nullcontext()
 
 
 def from_dlpack(x):

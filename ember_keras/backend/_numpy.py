@@ -1,5 +1,7 @@
 """What `keras.ops` lacks, on numpy."""
 
+import contextlib
+
 import numpy as np
 
 from ember_keras.backend import _common
@@ -38,6 +40,11 @@ def value_and_grad_variables(fn, variables):
 def compile(fn, donate=()):
     """Return `fn` itself: numpy has no compiler."""
     return fn
+
+
+def no_gradients():
+    """Return a context that does nothing: numpy has no gradients."""
+    return contextlib.nullcontext()
 
 
 def from_dlpack(x):

@@ -1,5 +1,7 @@
 """What `keras.ops` lacks, on tensorflow."""
 
+import contextlib
+
 import numpy as np
 import tensorflow as tf
 
@@ -56,6 +58,11 @@ def value_and_grad_variables(fn, variables):
 def compile(fn, donate=()):
     """Return `fn` compiled by ``tf.function``, without XLA."""
     return tf.function(fn, jit_compile=False)
+
+
+def no_gradients():
+    """Return a context that does nothing: TensorFlow records a gradient under a tape alone."""
+    return contextlib.nullcontext()
 
 
 def from_dlpack(x):

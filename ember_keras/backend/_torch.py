@@ -75,6 +75,11 @@ def compile(fn, donate=()):
     return fn
 
 
+def no_gradients():
+    """Return a context in which torch records nothing for a gradient."""
+    return torch.no_grad()
+
+
 def from_dlpack(x):
     """Return a tensor that shares the memory of `x`, an object with ``__dlpack__``."""
     return torch.from_dlpack(x)

@@ -3,6 +3,14 @@
 from ember_keras.callbacks.budget import BudgetedSchedule, TimeBudget
 from ember_keras.callbacks.finite import StopOnNaN
 from ember_keras.callbacks.lengths import CompileEachLength
+from ember_keras.callbacks.routers import RouterReport
 from ember_keras.callbacks.saving import SaveEveryEpoch
 
-__all__ = ["BudgetedSchedule", "CompileEachLength", "SaveEveryEpoch", "StopOnNaN", "TimeBudget"]
+__all__ = [
+    "BudgetedSchedule",
+    "CompileEachLength",
+    "RouterReport",
+    "SaveEveryEpoch",
+    "StopOnNaN",
+    "TimeBudget",
+]

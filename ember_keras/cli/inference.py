@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import io
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any, TextIO
@@ -183,6 +184,17 @@ def generate(
     top_p: Annotated[
         float | None, typer.Option(help="Draw from the likeliest tokens of this probability.")
     ] = None,
+    min_p: Annotated[
+        float | None,
+        typer.Option(help="Draw only tokens of this share of the likeliest one's probability."),
+    ] = None,
+    repetition_penalty: Annotated[
+        float | None, typer.Option(help="Above 1, what stands before is less likely.")
+    ] = None,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(help="End before this text; may be given again.", metavar="TEXT"),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(help="The same seed writes the same text.", min=0)
     ] = None,
@@ -197,12 +209,25 @@ def generate(
         text = sys.stdin.read() if prompt == "-" else prompt
         if not text:
             raise InputError("Received an empty prompt; expected at least one character.")
-        if top_p is not None and not 0 < top_p <= 1:
-            raise InputError(f"Received --top-p {top_p}; expected a number above 0, at most 1.")
+        for name, share in (("top-p", top_p), ("min-p", min_p)):
+            if share is not None and not 0 < share <= 1:
+                raise InputError(f"Received --{name} {share}; expected above 0, and at most 1.")
+        if repetition_penalty is not None and not 0 < repetition_penalty < math.inf:
+            raise InputError(
+                f"Received --repetition-penalty {repetition_penalty}; expected a number above 0."
+            )
+        if stop and "" in stop:
+            raise InputError("Received an empty --stop; expected at least one character.")
         settings = SampleSettings(
-            prompt=text, length=length, temperature=temperature, top_k=top_k, top_p=top_p
+            prompt=text,
+            length=length,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
         )
-        found = Generation(settings, seed).run(
+        found = Generation(settings, seed, stop or None).run(
             model, functools.partial(_write_now, stdout) if streams else None
         )
         if output is not None:
@@ -214,7 +239,7 @@ def generate(
 
 
 def _write_now(stream: TextIO, piece: bytes) -> None:
-    """Bytes to a stream at once, a part of a character among them."""
+    """Bytes to a stream at once."""
     stream.flush()
     stream.buffer.write(piece)
     stream.buffer.flush()

@@ -73,6 +73,13 @@ _SWIGLU: dict[str, str | Only] = {
     **_MLP,
     "dim_inner": Only((None,), "MAD-Lab ignores it; give `hidden_dim`"),
 }
+_EXPERTS: dict[str, str | Only] = {
+    "active_experts": "top_k",
+    "dim_inner": Only((), "no other value; give `expert` with its `hidden_dim`"),
+    "drop_rate": Only((0,), "give `expert` with its `dropout`"),
+    "act": Only(("gelu",), "give `expert` with its `gate`"),
+    "bias": Only((True,), "give `expert` with its `use_bias`"),
+}
 
 _RWKV: dict[str, str | Only] = {"dim_inner": "hidden_dim"}
 _RWKV_TIME: dict[str, str | Only] = {
@@ -101,7 +108,13 @@ ALIASES: dict[str, Alias] = {
     "rwkv5-channel-mixer": Alias(_CHANNELS, "rwkv5_channel_mixer", arguments=_RWKV),
     "rwkv6-channel-mixer": Alias(_CHANNELS, "rwkv6_channel_mixer", arguments=_RWKV),
     "swiglu": Alias(_CHANNELS, "gated_mlp", {"gate": "swiglu"}, arguments=_SWIGLU),
-    "moe-mlp": Alias(_CHANNELS, "moe"),
+    "moe": Alias(_CHANNELS, "mixture_of_experts"),
+    "moe-mlp": Alias(
+        _CHANNELS,
+        "mixture_of_experts",
+        {"expert": {"type": "gated_mlp", "gate": "geglu", "use_bias": True}},
+        arguments=_EXPERTS,
+    ),
 }
 
 SHARED: dict[str, Alias] = {

@@ -93,6 +93,13 @@ FAMILIES: dict[str, Family] = {
         ],
         3,
     ),
+    "moe": Family(
+        lambda heads, most: [
+            _heads("attention", heads),
+            {"type": "mixture_of_experts", "num_experts": 8 if most > 1 else 4},
+        ],
+        1,
+    ),
     "liquid": Family(lambda heads, most: ["cfc", "gated_mlp"], 1),
 }
 

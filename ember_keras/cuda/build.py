@@ -1,4 +1,4 @@
-"""Compiles the long convolution's kernels into shared libraries: C++, and CUDA where asked for.
+"""Compiles kernels into shared libraries: C++, and CUDA where asked for.
 
 The C++ kernel's binding to mlx is compiled for the mlx that is installed: `build_mlx`.
 
@@ -30,7 +30,17 @@ ISAS = {
     "avx2": (32, ("-mavx2", "-mfma")),
     "avx512": (64, ("-mavx2", "-mfma", *AVX512, "-mprefer-vector-width=512")),
 }
-PLAIN = ("check", "cpu/interface", "cpu/plan", "cpu/schedule", "cpu/threads", "cpu/xla")
+PLAIN = (
+    "check",
+    "cpu/grouped",
+    "cpu/interface",
+    "cpu/plan",
+    "cpu/schedule",
+    "cpu/threads",
+    "cpu/xla",
+)
+KERNELS = ("kernel", "grouped_kernel")
+"""Compiled once for each instruction set."""
 INTEL = ("x86_64", "AMD64")
 
 GPU_NAME = "_fft_conv_gpu.so"
@@ -85,7 +95,7 @@ def build(folder, compiler=None, flags=()):
         jobs = [(name, name.rpartition("/")[2], has) for name in PLAIN]
         for name, (size, options) in isas.items():
             defined = (f"-DEMBER_ISA={name}", f"-DEMBER_VECTOR_BYTES={size}", *options)
-            jobs.append(("cpu/kernel", f"kernel_{name}", defined))
+            jobs += [(f"cpu/{source}", f"{source}_{name}", defined) for source in KERNELS]
         objects = [str(pathlib.Path(temporary) / f"{job[1]}.o") for job in jobs]
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
             commands = [

@@ -12,6 +12,7 @@ from ember_keras import backend
 from ember_keras.blocks.plan import BLOCK_KINDS as BLOCK_KINDS
 from ember_keras.blocks.plan import DEFAULT_BLOCKS as DEFAULT_BLOCKS
 from ember_keras.layers.base import EmberCall
+from ember_keras.layers.moe.mixture import MixtureOfExperts
 from ember_keras.layers.sequence_mixing.base import Stateful
 
 INPUT_KEYS = ("x", "mask", "segment_ids")
@@ -37,6 +38,17 @@ class EmberModel(Stateful, EmberCall, keras.Model):
         """One training step, as Keras's own; where the backend only predicts, it says so."""
         backend.require_training()
         return super().train_on_batch(*args, **kwargs)
+
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        """Keras's own; what mixtures of experts report of the batch goes into their metrics.
+
+        It must be done here for jax, whose `fit` keeps no metric that a layer's call changes.
+        """
+        loss = super().compute_loss(*args, **kwargs)
+        for layer in self._flatten_layers():
+            if isinstance(layer, MixtureOfExperts):
+                layer.update_reports()
+        return loss
 
     def make_train_function(self, force: bool = False) -> Any:
         """Keras's own; on tensorflow it compiles each length of sequences that it meets."""

@@ -37,6 +37,10 @@ class CausalLM(Generation, HeadedModel):
         tie_embeddings: bool. Whether the head is the embedding, transposed
             (Press & Wolf 2017, arXiv 1608.05859).
         pad_token: int or None. A token that stands for padding: it is masked, in the loss too.
+        embedding_scale: float > 0 or None. What embeddings are multiplied by; sqrt(D) when None
+            (Vaswani et al. 2017, arXiv 1706.03762, section 3.4).
+        logit_cap: float > 0 or None. With one, logits are `cap tanh(logits / cap)`, which stay
+            below it (Gemma Team 2024, arXiv 2408.00118, section 2).
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments:
@@ -68,6 +72,8 @@ class CausalLM(Generation, HeadedModel):
         dropout: float = 0.0,
         tie_embeddings: bool = True,
         pad_token: int | None = None,
+        embedding_scale: float | None = None,
+        logit_cap: float | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -76,6 +82,11 @@ class CausalLM(Generation, HeadedModel):
         self.width = width
         self.tie_embeddings = tie_embeddings
         self.pad_token = pad_token
+        for name, value in (("embedding_scale", embedding_scale), ("logit_cap", logit_cap)):
+            if value is not None and value <= 0:
+                raise ValueError(f"`CausalLM` received {name}={value}, expected more than 0.")
+        self.embedding_scale = embedding_scale
+        self.logit_cap = logit_cap
         self.backbone = SequenceModel(
             blocks, repeats, norm, dropout, dtype=self.dtype_policy, name="backbone"
         )
@@ -90,6 +101,7 @@ class CausalLM(Generation, HeadedModel):
             tie_weights=tie_embeddings,
             embeddings_initializer=keras.initializers.RandomNormal(stddev=width**-0.5),
             reverse_dtype=self._logits_dtype,
+            logit_soft_cap=logit_cap,
             dtype=self.dtype_policy,
             name="embedding",
         )
@@ -117,9 +129,8 @@ class CausalLM(Generation, HeadedModel):
         tokens, mask, segment_ids = self._unpack(x, mask, segment_ids)
         require_tokens(self, tokens)
         require_rows(self, tokens, mask=mask, segment_ids=segment_ids)
-        hidden = self.embedding(tokens)
-        hidden = self.backbone(
-            hidden * ops.cast(self.width**0.5, hidden.dtype),
+        hidden = self._hidden(
+            tokens,
             state=state,
             mask=real_positions(tokens, mask, self.pad_token),
             segment_ids=segment_ids,
@@ -127,8 +138,19 @@ class CausalLM(Generation, HeadedModel):
             return_state=return_state,
         )
         hidden, state = hidden if return_state else (hidden, None)
-        logits = self.embedding(hidden, reverse=True)
+        logits = self._logits(hidden)
         return (logits, state) if return_state else logits
+
+    def _hidden(self, tokens: Any, **options: Any) -> Any:
+        """What the head reads, `(B, T, D)`; the options are those of the backbone."""
+        hidden = self.embedding(tokens)
+        scale = self.width**0.5 if self.embedding_scale is None else self.embedding_scale
+        hidden = hidden if scale == 1 else hidden * ops.cast(scale, hidden.dtype)
+        return self.backbone(hidden, **options)
+
+    def _logits(self, hidden: Any) -> Any:
+        """The head: `(B, T, D)` to `(B, T, vocab_size)`."""
+        return self.embedding(hidden, reverse=True)
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         tokens, mask, _ = self._unpack(inputs, mask, None)
@@ -154,4 +176,6 @@ class CausalLM(Generation, HeadedModel):
             "dropout": self.dropout,
             "tie_embeddings": self.tie_embeddings,
             "pad_token": self.pad_token,
+            "embedding_scale": self.embedding_scale,
+            "logit_cap": self.logit_cap,
         }

@@ -57,14 +57,8 @@ def even_batch_size(samples: int, trained: int) -> int:
 
 def write_sample(model: keras.Model, task: Any, settings: SampleSettings, seed: int) -> str:
     """Text that the model writes after the prompt, the prompt included."""
-    tokens = model.generate(
-        task.encode(settings.prompt),
-        settings.length,
-        temperature=settings.temperature,
-        top_k=settings.top_k,
-        top_p=settings.top_p,
-        seed=seed,
-    )
+    prompt = task.encode(settings.prompt)
+    tokens = model.generate(prompt, settings.length, seed=seed, **settings.drawing())
     return task.to_text(tokens)
 
 

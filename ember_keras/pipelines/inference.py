@@ -122,15 +122,26 @@ class Generation:
     Args:
         sample: SampleSettings.
         seed: int or None. The same seed writes the same text.
+        stop: list of str or None. The text ends before the first of them.
     """
 
-    def __init__(self, sample: SampleSettings = _SAMPLE, seed: int | None = None):
+    def __init__(
+        self,
+        sample: SampleSettings = _SAMPLE,
+        seed: int | None = None,
+        stop: list[str] | None = None,
+    ):
         self.sample = sample
         self.seed = seed
+        self.stop = stop
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make this pipeline again."""
-        return {"sample": dataclasses.asdict(self.sample), "seed": self.seed}
+        return {
+            "sample": dataclasses.asdict(self.sample),
+            "seed": self.seed,
+            "stop": self.stop,
+        }
 
     def run(
         self, model: str | Path, on_token: Callable[[bytes], None] | None = None
@@ -139,10 +150,12 @@ class Generation:
 
         Args:
             model: str or Path. A run folder or a `.keras` file with a causal model.
-            on_token: callable or None. Called with the prompt, then each new piece, as bytes.
+            on_token: callable or None. Called with the prompt, then each new piece, as bytes of
+                whole characters.
 
         Returns:
-            dict of `prompt` and `text` (what follows), and `tokens` (ids, the prompt's among them).
+            dict of `prompt` and `text` (what follows, up to a stop string), and `tokens` (ids, the
+            prompt's and those of the stop string among them).
         """
         opened = open_model(model)
         if not isinstance(opened.model, CausalLM):
@@ -154,20 +167,23 @@ class Generation:
         prompt = encode(self.sample.prompt)
         if on_token is not None:
             on_token(self.sample.prompt.encode("utf-8"))
-        tokens = opened.model.generate(
+        stream = opened.model.stream(
             prompt,
             self.sample.length,
-            temperature=self.sample.temperature,
-            top_k=self.sample.top_k,
-            top_p=self.sample.top_p,
             seed=self.seed,
-            callback=None if on_token is None else lambda new: on_token(show(new[new >= 0])),
+            stop=self.stop,
+            decode=show,
+            **self.sample.drawing(),
         )
-        written = show(tokens[len(prompt) :]).decode("utf-8", errors="replace")
+        written = []
+        for piece in stream:
+            written.append(piece.text)
+            if on_token is not None:
+                on_token(piece.text.encode("utf-8"))
         return {
             "prompt": self.sample.prompt,
-            "text": written,
-            "tokens": [int(token) for token in tokens],
+            "text": "".join(written),
+            "tokens": [int(token) for token in stream.tokens[0]],
         }
 
 

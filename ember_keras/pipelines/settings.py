@@ -62,6 +62,9 @@ class SampleSettings:
         temperature: float >= 0. 0 takes the likeliest token.
         top_k: int >= 1 or None. Only the k likeliest tokens are drawn.
         top_p: float or None. Only the likeliest tokens of this probability together are drawn.
+        min_p: float or None. Only tokens of at least this share of the likeliest one's probability
+            are drawn.
+        repetition_penalty: float > 0 or None. Above 1 makes tokens that stand before less likely.
     """
 
     prompt: Annotated[str, Field(min_length=1)] = "The "
@@ -69,6 +72,13 @@ class SampleSettings:
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.8
     top_k: PositiveInt | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    min_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    repetition_penalty: PositiveFloat | None = None
+
+    def drawing(self) -> dict[str, Any]:
+        """How tokens are drawn, as arguments of `CausalLM.generate`."""
+        names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+        return {name: getattr(self, name) for name in names}
 
 
 def plain(settings: Any) -> dict[str, Any]:

@@ -160,7 +160,7 @@ class Training:
         model = build_model(self.model, self.task, data, self.training.dtype)
         config = {"type": "training", **self.get_config()}
         config["model"] = explicit_config(model, "models")
-        if not isinstance(model, keras.Model) or not hasattr(self.task, "to_text"):
+        if not hasattr(model, "generate") or not hasattr(self.task, "to_text"):
             config["sample"] = None
         write_text(folder.path / CONFIG, to_yaml(config))
         write_text(folder.path / DATA, to_json(data.description))

@@ -36,6 +36,14 @@ def test_roll_over_two_axes():
     np.testing.assert_array_equal(rolled, np.roll(x, (1, 2), axis=(0, 1)))
 
 
+def test_take_from_a_transposed_array_of_one_row():
+    x = np.arange(12, dtype="float32").reshape(1, 3, 4)
+    turned = ops.transpose(ops.convert_to_tensor(x), (0, 2, 1))
+    for rows in ([0], [0, 0]):
+        taken = backend.to_numpy(ops.take(turned, np.array(rows, "int32"), axis=0))
+        np.testing.assert_array_equal(taken, x.transpose(0, 2, 1)[rows])
+
+
 STRIDED = {
     "x[1::2]": lambda x: x[1::2],
     "x[..., 1::2]": lambda x: x[..., 1::2],

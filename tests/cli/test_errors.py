@@ -125,6 +125,11 @@ def test_inputs(command, runs, data, tmp_path):
     refused(command("generate", series), "SequenceClassifier", "causal_lm")
     refused(command("generate", runs / "text", "--prompt", ""), "empty prompt")
     refused(command("generate", runs / "text", "--top-p", "2"), "--top-p")
+    refused(command("generate", runs / "text", "--min-p", "0"), "--min-p")
+    refused(command("generate", runs / "text", "--stop", ""), "--stop")
+    refused(
+        command("generate", runs / "text", "--repetition-penalty", "nan"), "--repetition-penalty"
+    )
     refused(command("evaluate", runs / "text", "--compare-backends"), "metrics.json")
     (tmp_path / "alone.keras").write_bytes((series / "model.keras").read_bytes())
     refused(command("evaluate", "alone.keras"), "config.yaml", "time_series")

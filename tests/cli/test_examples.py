@@ -11,6 +11,7 @@ SMALLER = {
     "byte_lm": ["model.width=16", "model.repeats=1", "task.length=64", "task.holdout=0.01"],
     "in_context_recall": ["model.width=16", "task.train_samples=64"],
     "preset_lm": ["model.preset=griffin-tiny", "task.length=64", "task.holdout=0.01"],
+    "mixture_lm": ["model.width=16", "model.repeats=1", "task.length=64", "task.holdout=0.01"],
     "time_series": ["model.width=16"],
 }
 

@@ -58,6 +58,11 @@ def test_generate(command, runs, tmp_path, monkeypatch):
     streamed = command("generate", runs / "text", "-p", "ab", *options)
     assert streamed.status == 0, streamed.err
     assert streamed.out == f"ab{first['text']}\n"
+    others = ["--min-p", "0.1", "--repetition-penalty", "1.5", "--stop", first["text"][2:3]]
+    cut = json.loads(command("generate", runs / "text", "-p", "ab", *options, "--json",
+                             "--stop", first["text"][2:3], "--stop", "never so").out)  # fmt: skip
+    assert cut["text"] == first["text"][: first["text"].index(first["text"][2])]
+    assert command("generate", runs / "text", "-p", "ab", *options, *others).status == 0
     monkeypatch.setattr("sys.stdin", io.StringIO("ab"))
     done = command("generate", runs / "text", "-p", "-", *options, "-o", "text.txt")
     assert done.status == 0 and done.out == ""

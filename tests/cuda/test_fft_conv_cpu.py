@@ -311,6 +311,52 @@ def test_scratch_is_bounded(kernel, time):
                 assert 0 < kernel.scratch(conv, call, threads) <= 512 * max(time, 256) * threads
 
 
+RESIDENT = """
+import os, sys
+import numpy as np
+from ember_keras.cuda import library
+
+def read(key):
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+
+kernel, threads = library.Library(sys.argv[1]), int(sys.argv[3])
+
+def held(time, width):
+    u, g = (np.full((2, time, width), 0.5, sys.argv[2]) for _ in range(2))
+    k, dk, du = u[0].copy(), np.ones_like(u[0]), np.ones_like(u)
+    before = read("VmRSS")
+    with open("/proc/self/clear_refs", "w") as peak:
+        peak.write("5")  # The peak is counted from here.
+    kernel.backward(u, k, g, out={"du": du, "dk": dk}, threads=threads)
+    return read("VmHWM") - before
+
+for time in map(int, sys.argv[4:]):
+    child = os.fork()  # A process of its own for each, that has freed nothing yet.
+    if not child:
+        held(40, 4)  # Threads, and the pages of the code.
+        print(held(time, 48), flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="Linux alone counts so")
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_resident_memory_is_bounded(kernel, dtype, threads):
+    """Scratch, twiddles and pages: what a process holds more while a call runs."""
+    times = (1000, 4096, 16430, 131441)
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", RESIDENT, kernel.path]
+    command += [dtype, str(threads), *map(str, times)]
+    environment = {**os.environ, "KERAS_BACKEND": "numpy"}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    for time, held in zip(times, map(int, run.stdout.split()), strict=True):
+        # A hundred pages for the interpreter, which allocates while it calls.
+        assert held <= 512 * time * threads + (400 << 10), time
+
+
 def test_a_compiler_that_is_not_there(tmp_path):
     with pytest.raises(build.BuildError, match="no C\\+\\+ compiler was found"):
         build.build(tmp_path, compiler="no-such-compiler")

@@ -320,6 +320,45 @@ def test_mlx_derivatives_forward(at, monkeypatch):
 
 
 @only["mlx"]
+@pytest.mark.parametrize("which", ((True, False), (False, True), (True, True)), ids=str)
+def test_mlx_derivatives_with_gates(which, monkeypatch):
+    """Of both orders and forward, compiled and mapped, beside products of matrices."""
+    import mlx.core as mx
+
+    monkeypatch.setenv("EMBER_KERNELS", "cpu_fft_conv")
+    u, k, d = arguments((2, 20, 6, 20, 3))
+    tensors = (u, k, d, *gates_of(u, which))
+    every = tuple(range(len(tensors)))
+
+    def kernel(*tensors):
+        return gated(*tensors, which=which)
+
+    def products(u, k, d, *gates):
+        y = summed(u * gates[0] if which[0] else u, k, d)
+        return y * gates[-1] if which[1] else y
+
+    def slopes(form):
+        return mx.grad(lambda *x: mx.sum(mx.tanh(form(*x))), every)
+
+    def second(form, at):
+        return mx.grad(lambda *x: sum(mx.sum(mx.tanh(y)) for y in slopes(form)(*x)), at)
+
+    def forward(form):
+        return lambda *x: mx.jvp(form, x, [mx.cos(3 * each) for each in x])[1]
+
+    def mapped(form):
+        axes = (0, *[None] * (len(tensors) - 1))
+        return lambda u, *x: mx.vmap(slopes(form), axes)(mx.stack([u, -u]), *x)
+
+    makers = [slopes, forward, mapped, lambda form: second(form, every)]
+    makers += [lambda form, at=at: lambda *x: [second(form, at)(*x)] for at in every]
+    for make in makers:
+        found, expected = mx.compile(make(kernel))(*tensors), make(products)(*tensors)
+        for got, right in zip(found, expected, strict=True):
+            assert error(got, np.array(right)) < 2e-5
+
+
+@only["mlx"]
 def test_the_primitive_of_mlx():
     import mlx.core as mx
 
@@ -336,6 +375,10 @@ def test_the_primitive_of_mlx():
         mlx_form.run(u.astype(mx.int32), k, None, 0, 20, 0, 40)
     with pytest.raises(ValueError, match=r"expected d \(D,\)"):
         mlx_form.run(u, k, d[:3], 0, 20, 0, 40)
+    with pytest.raises(ValueError, match="expected gate_in like u"):
+        mlx_form.run(u, k, d, 0, 20, 0, 40, gate_in=u[:, :3])
+    with pytest.raises(ValueError, match="expected gate_out"):
+        mlx_form.run(u, k, d, 0, 20, 0, 40, gate_out=u[:1])
 
 
 @only["mlx"]
@@ -366,6 +409,26 @@ def test_the_operator_of_torch():
         operator(u, k, *[None] * 3, -1, 20, 0)
     with pytest.raises(TypeError, match="int32"):
         operator(u.int(), k, *[None] * 3, 0, 20, 0)
+
+
+@only["torch"]
+def test_the_operator_of_torch_has_gradients_by_itself():
+    """Of both orders, with and without what it may be given besides."""
+    import torch
+
+    u, k, d = (x.double().requires_grad_() for x in arguments((2, 9, 4, 9, 2)))
+    gates = [u.detach().cos().requires_grad_(), u.detach()[:, 1:].sin().requires_grad_()]
+    operator = torch.ops.ember_keras.fft_conv
+    for rest in ((None, None, None), (d, None, None), (d, *gates)):
+        given = (u, k, *rest, 1, 8, 1)
+        assert torch.autograd.gradcheck(operator, given)
+        assert torch.autograd.gradgradcheck(operator, given)
+    given = [x.detach().requires_grad_() for x in (u, k, d, *gates)]
+    compiled = torch.compile(operator, backend="aot_eager", fullgraph=True)
+    compiled(*given, 1, 8, 1).square().sum().backward()
+    expected = torch.autograd.grad(operator(u, k, d, *gates, 1, 8, 1).square().sum(), (u, k))
+    for x, wanted in zip(given, expected, strict=False):
+        assert error(x.grad, wanted.numpy()) < 1e-6
 
 
 @only["torch"]
@@ -650,14 +713,15 @@ def test_an_error_of_the_kernel_is_one_of_tensorflow():
 @only["tensorflow"]
 def test_an_xla_that_takes_no_handlers_says_why(monkeypatch, tmp_path):
     from ember_keras.cuda import library, xla
+    from ember_keras.ops.kernels import tensorflow_calls
     from ember_keras.ops.kernels.native_fft_conv import tensorflow_form
 
     kernel = library.load()[0]
     handlers = {tensorflow_form.FORWARD: kernel.xla_forward}
-    assert xla.register(tensorflow_form.XLA, handlers) is None
+    assert xla.register(tensorflow_calls.XLA, handlers) is None
     other = {tensorflow_form.FORWARD: kernel.xla_backward}
-    assert "Duplicate" in xla.register(tensorflow_form.XLA, other)
+    assert "Duplicate" in xla.register(tensorflow_calls.XLA, other)
     assert "takes no handlers" in xla.register(kernel.path, handlers)
     assert "takes no handlers" in xla.register(tmp_path / "none.so", handlers)
     monkeypatch.setattr(xla, "MAJOR", 1)
-    assert "written for version 1" in xla.register(tensorflow_form.XLA, handlers)
+    assert "written for version 1" in xla.register(tensorflow_calls.XLA, handlers)

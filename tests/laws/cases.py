@@ -18,8 +18,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "attention": [
         {"num_heads": 4, "num_kv_heads": 2},
         {"num_heads": 2, "head_dim": 3, "use_bias": True},
-        {"rotary": False},
-        {"causal": False},
+        {"rotary": False, "output_gate": True, "head_norm": "rms_norm", "output_bias": True},
+        {"causal": False, "rotary_scaling": {"factor": 4.0}, "rotary_fraction": 0.5},
     ],
     "sliding_attention": [
         {"window": 4, "num_kv_heads": 2},
@@ -84,7 +84,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "sequence_model": [{"blocks": ["hyena", "gated_mlp", "attention", "mlp"]}],
     "causal_lm": [
         {"blocks": ["hyena", "gated_mlp", "attention"], "tie_embeddings": False},
-        {"blocks": ["fft_conv"], "repeats": 2, "pad_token": 0},
+        {"blocks": ["fft_conv"], "repeats": 2, "pad_token": 0, "logit_cap": 3.0},
     ],
     "masked_lm": [{"blocks": ["lru"], "tie_embeddings": False, "pad_token": 0}],
     "autoencoder": [{"blocks": ["lru"], "vocab_size": 11}],
@@ -96,8 +96,22 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"blocks": [{"type": "attention", "causal": False}]},
     ],
     "sequence_regressor": [{"blocks": ["hyena", "dense"], "num_outputs": 3}],
+    "mixture_of_experts": [
+        {
+            "num_experts": 4,
+            "expert": {"type": "mlp", "hidden_dim": 8},
+            "router": "sigmoid",
+            "shared_expert": "dense",
+        },
+        {"num_experts": 4, "top_k": 1, "router": "expert_choice"},
+        {"num_experts": 4, "router": "soft"},
+        {"experts": ["hyena", {"type": "mlp", "hidden_dim": 8}, "dense"]},
+    ],
     "mlp": [{"activation": "relu", "use_bias": False}],
-    "gated_mlp": [{"gate": "geglu", "use_bias": True}],
+    "gated_mlp": [
+        {"gate": "geglu", "use_bias": True},
+        {"gate": "geglu_tanh", "output_gate": True},
+    ],
 }
 
 WIDTH = 8

@@ -65,7 +65,7 @@ def test_it_trains_inside_a_keras_model(case, rng):
     names = [w.path for w in model.weights]
     assert all(moved), f"not trained: {[n for n, m in zip(names, moved, strict=True) if not m]}"
     assert model.predict(x, verbose=0).shape == y.shape
-    assert np.isfinite(model.evaluate(x, y, verbose=0))
+    assert np.isfinite(model.evaluate(x, y, verbose=0)).all()
 
 
 def test_numpy_says_that_it_only_predicts(backend, rng):

@@ -150,7 +150,7 @@ def test_what_is_no_tensor_is_said_by_name(rng):
     "build, words",
     [
         (lambda: ek.layers.Bidirectional(merge="nonsense"), "'sum', 'concat'"),
-        (lambda: ek.layers.GatedMLP(gate="relu"), "'swiglu', 'geglu', 'reglu'"),
+        (lambda: ek.layers.GatedMLP(gate="relu"), "'swiglu', 'geglu', 'geglu_tanh', 'reglu'"),
         (lambda: ek.layers.S4D(max_step=float("inf")), "max_step=inf"),
         (lambda: ek.layers.Retention(expand_values=float("inf")), "expand_values=inf"),
         (lambda: ek.layers.LTC(wiring=None), "wiring=None"),

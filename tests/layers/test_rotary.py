@@ -49,3 +49,52 @@ def test_retention_in_float64(rng):
     after, _ = mixer.step(x[:, 0], state)
     assert y.shape == x.shape and after.shape == (2, 16)
     assert np.isfinite(ek.backend.to_numpy(y)).all()
+
+
+def test_scaled_turns_keep_the_fast_and_slow_the_slow(rng, assert_close):
+    from ember_keras.layers.common.rotary import frequencies
+
+    plain = frequencies(8, 500.0)
+    np.testing.assert_allclose(frequencies(8, 500.0, {"factor": 4.0}), plain / 4)
+    scaling = {
+        "factor": 8.0,
+        "low_frequency_factor": 1.0,
+        "high_frequency_factor": 4.0,
+        "original_length": 64.0,
+    }
+    scaled, turns = frequencies(8, 500.0, scaling), 64 * plain / (2 * np.pi)
+    np.testing.assert_allclose(scaled[turns > 4], plain[turns > 4])
+    np.testing.assert_allclose(scaled[turns < 1], plain[turns < 1] / 8)
+    between = (turns > 1) & (turns < 4)
+    assert between.any() and (scaled < plain)[between].all() and (scaled > plain / 8)[between].all()
+    x = rng.normal(size=(1, 3, 1, 8)).astype("float32")
+    positions = np.arange(3, dtype="int32")[None]
+    part = apply_rotary(ops.convert_to_tensor(x), positions, 100.0, {"factor": 2.0}, channels=4)
+    alone = apply_rotary(ops.convert_to_tensor(x[..., :4]), positions, 100.0, {"factor": 2.0})
+    expected = np.concatenate([ek.backend.to_numpy(alone), x[..., 4:]], axis=-1)
+    assert_close(ek.backend.to_numpy(part), expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"rotary_fraction": 0.0}, "rotary_fraction=0.0, expected more than 0"),
+        ({"rotary_scaling": {"factr": 2.0}}, "the keys factr, expected `factor` alone"),
+        ({"rotary_scaling": {}}, "the keys .none., expected `factor` alone"),
+        ({"rotary_scaling": {"factor": -1.0}}, "expected numbers above 0"),
+        (
+            {
+                "rotary_scaling": {
+                    "factor": 2.0,
+                    "low_frequency_factor": 4.0,
+                    "high_frequency_factor": 4.0,
+                    "original_length": 16.0,
+                }
+            },
+            "expected a low_frequency_factor below",
+        ),
+    ],
+)
+def test_options_that_make_no_sense(options, words):
+    with pytest.raises(ValueError, match=words):
+        ek.layers.Attention(**options)

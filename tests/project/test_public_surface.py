@@ -13,26 +13,33 @@ backend blocks callbacks config interop layers models ops pipelines registry tas
 SURFACE = {
     "": ["EmberTensor", "load_model", "save_model", *ROOMS],
     "blocks": """
-        Block FFTConvBlock HybridBlock HyenaBlock LSTMBlock MambaBlock RWKVBlock Repeat
+        Block FFTConvBlock HybridBlock HyenaBlock LSTMBlock MambaBlock MoEBlock RWKVBlock Repeat
         TransformerBlock xLSTMBlock
     """.split(),
     "layers": """
-        Attention Bidirectional CfC ChannelMixer DecayFilter DeltaNet DenseMixer EluFeatures
-        ExpandedMLSTM ExplicitFilter ExplicitWiring FFTConv FeatureMap Filter FullWiring GRU
-        GatedDeltaNet GatedLinearAttention GatedMLP H3 HGRN HGRN2 HedgehogFeatures Hyena
-        HyenaExperts ImplicitFilter KimiDeltaAttention LRU LSTM LTC LinearAttention MLP MLSTM
-        Mamba Mamba2 MinGRU MinLSTM MultiheadHyena NCPWiring RGLRU RWKV5ChannelMixer
-        RWKV5TimeMixer RWKV6ChannelMixer RWKV6TimeMixer RWKV7ChannelMixer RWKV7TimeMixer
-        RandomWiring RationalFilter ReluFeatures Retention S4D S4DFilter SLSTM SequenceMixer
-        SlidingAttention TaylorFeatures
+        Attention AttentionCombiner Bidirectional CfC ChannelMixer Combiner Concatenation
+        DecayFilter DeltaNet DenseExperts DenseMixer DynamicRouter EluFeatures ExpandedMLSTM
+        ExpertChoiceRouter Experts ExplicitFilter ExplicitWiring FFTConv FeatureMap Filter
+        FullWiring GRU GatedDeltaNet GatedLinearAttention GatedMLP GatedMLPExperts H3 HGRN
+        HGRN2 HashRouter HedgehogFeatures Hyena HyenaExpert HyenaExperts ImplicitFilter
+        KimiDeltaAttention LRU LSTM LTC LinearAttention MLP MLPExperts MLSTM Mamba Mamba2
+        MinGRU MinLSTM MixtureOfExperts MultiheadHyena NCPWiring NoisyTopKRouter RGLRU
+        RWKV5ChannelMixer RWKV5TimeMixer RWKV6ChannelMixer RWKV6TimeMixer RWKV7ChannelMixer
+        RWKV7TimeMixer RandomWiring RationalFilter ReluFeatures Retention Router S4D
+        S4DFilter SLSTM SequenceMixer SigmoidRouter SinkhornRouter SlidingAttention
+        SoftRouter SoftmaxRouter TaylorFeatures Top1 TransformerExpert WeightedSum
+        ZeroCentredRMSNorm
     """.split(),
     "models": """
-        Autoencoder CausalLM Forecaster LoadError MaskedLM PinballLoss SequenceClassifier
-        SequenceModel SequenceRegressor TokenClassifier decay_groups exclude_from_decay
-        load_model load_weights presets save_model save_weights
+        Autoencoder CausalLM Forecaster LoadError MaskedLM Past Piece PinballLoss
+        SequenceClassifier SequenceModel SequenceRegressor Stream TokenClassifier decay_groups
+        exclude_from_decay from_pretrained load_model load_tokenizer load_weights presets
+        save_model save_pretrained save_weights
     """.split(),
     "interop": "keras_layers mambapy ncps torch_nn transformers xlstm".split(),
-    "callbacks": "BudgetedSchedule CompileEachLength SaveEveryEpoch StopOnNaN TimeBudget".split(),
+    "callbacks": """
+        BudgetedSchedule CompileEachLength RouterReport SaveEveryEpoch StopOnNaN TimeBudget
+    """.split(),
 }
 
 

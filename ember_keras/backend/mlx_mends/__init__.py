@@ -61,6 +61,7 @@ MENDS = {
         _later("complex_ops.power"),
         _later("complex_ops.cumprod"),
         _later("arrays.complex_power"),
+        _later("arrays.take_of_transposed"),
     ),
     "keras_mlx.src.random": (_later("sampling.float64"),),
     "keras_mlx.src.trainer": (_later("training.missing_inputs"),),

@@ -54,6 +54,20 @@ def complex_power(module):
     mx.array.__rpow__ = __rpow__
 
 
+def take_of_transposed(module):
+    """`take` from a transposed array with one row gives its numbers in another order on a CPU.
+
+    mlx 0.31 copies what it takes as it lies in memory, also where that is by columns (mlx#3647).
+    An array that lies by rows is not copied.
+    """
+    stock = module.take
+
+    def take(x, indices, axis=None):
+        return stock(mx.contiguous(module.convert_to_tensor(x)), indices, axis=axis)
+
+    module.take = take
+
+
 def matmul_with_variables(module):
     """``array @ variable`` raised, where ``array * variable`` works."""
     stock = mx.array.__matmul__

@@ -1,5 +1,6 @@
 // The C interface: checks, scratch, and the choice of an instruction set.
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cstring>
@@ -8,6 +9,7 @@
 
 #include "../check.h"
 #include "call.h"
+#include "isa.h"
 
 namespace ember {
 namespace {
@@ -34,22 +36,6 @@ const Isa kIsas[] = {
     {EMBER_ISA_PORTABLE, "portable", 16, portable::work},
 #endif
 };
-
-bool runs_here(int isa) {
-#ifdef EMBER_HAS_AVX512
-  if (isa == EMBER_ISA_AVX512) {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("fma");
-  }
-#endif
-#ifdef EMBER_HAS_AVX2
-  if (isa == EMBER_ISA_AVX2) {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  }
-#endif
-  return isa == EMBER_ISA_PORTABLE;
-}
 
 const Isa* find_isa(int requested) {
   for (const Isa& isa : kIsas) {
@@ -88,7 +74,8 @@ int schedules(const ember_fft_conv& c, bool backward, int threads, Call* call, i
 }
 
 // Scratch that calls leave to the next one: the system need not clear its pages again, and may take
-// them where memory is short. Large pieces lie in large pages, where the system has them.
+// them where memory is short. It starts at a large page, and the system puts large pages wherever a
+// whole one fits; its end lies in small ones, so that no more is held than was asked for.
 struct Scratch {
   char* base = nullptr;
   int64_t bytes = 0;
@@ -100,22 +87,33 @@ void give_up(Scratch* scratch) {
   delete scratch;
 }
 
+char* map_pages(int64_t bytes, int64_t alignment) {
+  const int64_t reserved = bytes + alignment;
+  void* p = mmap(nullptr, reserved, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (p == MAP_FAILED) return nullptr;
+  char* first = static_cast<char*>(p);
+  const int64_t before = -reinterpret_cast<uintptr_t>(first) % uintptr_t(alignment);
+  if (before) munmap(first, before);
+  if (alignment > before) munmap(first + before + bytes, alignment - before);
+  return first + before;
+}
+
 Scratch* take_scratch(int64_t wanted) {
-  constexpr int64_t kPage = 2 << 20;
+  constexpr int64_t kLargePage = 2 << 20;
+  const int64_t page = sysconf(_SC_PAGESIZE);
   Scratch* scratch = kept.exchange(nullptr);
   if (scratch && scratch->bytes >= wanted) return scratch;
   give_up(scratch);
   scratch = new (std::nothrow) Scratch();
   if (!scratch) return nullptr;
-  scratch->bytes = (wanted + kPage - 1) / kPage * kPage;
-  void* p = mmap(nullptr, scratch->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (p == MAP_FAILED) {
+  scratch->bytes = (wanted + page - 1) / page * page;
+  scratch->base = map_pages(scratch->bytes, kLargePage);
+  if (!scratch->base) {
     delete scratch;
     return nullptr;
   }
-  scratch->base = static_cast<char*>(p);
 #ifdef MADV_HUGEPAGE
-  madvise(p, scratch->bytes, MADV_HUGEPAGE);
+  madvise(scratch->base, scratch->bytes, MADV_HUGEPAGE);
 #endif
   return scratch;
 }
@@ -154,6 +152,23 @@ void clear_filters(const ember_fft_conv& c, void* dk, void* dd) {
 }
 
 }  // namespace
+
+bool runs_here(int isa) {
+#ifdef EMBER_HAS_AVX512
+  if (isa == EMBER_ISA_AVX512) {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("fma");
+  }
+#endif
+#ifdef EMBER_HAS_AVX2
+  if (isa == EMBER_ISA_AVX2) {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  }
+#endif
+  return isa == EMBER_ISA_PORTABLE;
+}
+
 }  // namespace ember
 
 using namespace ember;

@@ -8,6 +8,7 @@
 #include <mlx/backend/cpu/encoder.h>
 #include <mlx/ops.h>
 #include <mlx/primitives.h>
+#include <mlx/transforms.h>
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/vector.h>
 
@@ -15,80 +16,15 @@
 #include <array>
 #include <optional>
 #include <stdexcept>
-#include <string>
 
-#include "../fft_conv.h"
+#include "mlx_call.h"
 
-namespace mx = mlx::core;
 namespace nb = nanobind;
 
 namespace {
 
-using Arrays = std::vector<mx::array>;
+using namespace ember_mlx;
 using Maybe = std::optional<mx::array>;
-
-struct Kernel {
-  decltype(&ember_fft_conv_forward) forward = nullptr;
-  decltype(&ember_fft_conv_backward) backward = nullptr;
-  decltype(&ember_fft_conv_scratch) scratch = nullptr;
-  decltype(&ember_fft_conv_error) error = nullptr;
-} kernel;
-
-void check(int status) {
-  if (status) throw std::invalid_argument(std::string("fft_conv: ") + kernel.error(status) + ".");
-}
-
-// What a call does beside its arrays. Its inputs are u, k, in a backward pass g, and last d where
-// there is one; its outputs y, or those of the gradients du, dk and dd that are wanted.
-struct Numbers {
-  int64_t start, length, skip;
-  int threads;
-  bool backward = false, skips = false;
-  std::array<bool, 3> wanted = {};  // du, dk, dd
-
-  bool operator==(const Numbers& o) const {
-    return start == o.start && length == o.length && skip == o.skip && threads == o.threads &&
-           backward == o.backward && skips == o.skips && wanted == o.wanted;
-  }
-  size_t inputs() const { return 2u + backward + skips; }
-};
-
-int dtype_of(const mx::array& x) {
-  switch (x.dtype()) {
-    case mx::float32: return EMBER_FLOAT32;
-    case mx::float64: return EMBER_FLOAT64;
-    case mx::float16: return EMBER_FLOAT16;
-    case mx::bfloat16: return EMBER_BFLOAT16;
-    default: throw std::invalid_argument("fft_conv: expected floating point tensors.");
-  }
-}
-
-ember_strides strides_of(const mx::array& x) { return {x.strides(0), x.strides(1), x.strides(2)}; }
-
-ember_strides dense(int64_t time, int64_t width) { return {time * width, width, 1}; }
-
-// Without strides: the arrays may have yet to be computed.
-ember_fft_conv describe(const mx::array& u, const mx::array& k, const Numbers& n) {
-  ember_fft_conv conv = {};
-  conv.version = EMBER_FFT_CONV_VERSION;
-  conv.dtype = dtype_of(u);
-  conv.filter_dtype = dtype_of(k);
-  conv.batch = u.shape(0);
-  conv.size = u.shape(1);
-  conv.width = u.shape(2);
-  conv.taps = k.shape(0);
-  conv.filters = k.shape(1);
-  conv.start = n.start;
-  conv.length = n.length;
-  conv.skip = n.skip;
-  conv.y = dense(conv.length, conv.width);
-  conv.du = dense(conv.size, conv.width);
-  conv.dk_tap = conv.filters;
-  conv.dk_filter = 1;
-  const int64_t bytes = kernel.scratch(&conv, n.backward, n.threads);
-  check(bytes < 0 ? int(-bytes) : EMBER_OK);
-  return conv;
-}
 
 Arrays call(Arrays inputs, const Numbers& numbers, const mx::Stream& stream);
 
@@ -97,35 +33,41 @@ class Convolution : public mx::Primitive {
   Convolution(mx::Stream stream, const Numbers& numbers) : Primitive(stream), n_(numbers) {}
 
   void eval_cpu(const Arrays& inputs, Arrays& outputs) override {
-    const mx::array &u = inputs[0], &k = inputs[1];
-    ember_fft_conv conv = describe(u, k, n_);
-    conv.u = strides_of(u);
-    conv.k_tap = k.strides(0);
-    conv.k_filter = k.strides(1);
-    if (n_.backward) conv.g = strides_of(inputs[2]);
+    const auto in = [&](int operand) {
+      const int at = n_.place(operand);
+      return at < 0 ? nullptr : &inputs[at];
+    };
+    ember_fft_conv conv = describe(*in(kU), *in(kK), n_);
+    conv.k_tap = in(kK)->strides(0);
+    conv.k_filter = in(kK)->strides(1);
+    for (const auto& [operand, strides] : {std::pair(kU, &conv.u), std::pair(kG, &conv.g),
+                                           std::pair(kGateIn, &conv.gate_in),
+                                           std::pair(kGateOut, &conv.gate_out)}) {
+      if (in(operand)) *strides = strides_of(*in(operand));
+    }
     for (mx::array& out : outputs) out.set_data(mx::allocator::malloc(out.nbytes()));
     auto& encoder = mx::cpu::get_command_encoder(stream());
-    for (const mx::array& in : inputs) encoder.set_input_array(in);
+    for (const mx::array& x : inputs) encoder.set_input_array(x);
     for (mx::array& out : outputs) encoder.set_output_array(out);
-    const void *up = u.data<void>(), *kp = k.data<void>();
-    const void* g = n_.backward ? inputs[2].data<void>() : nullptr;
-    const void* d = n_.skips ? inputs.back().data<void>() : nullptr;
+    std::array<const void*, kOperands> p = {};
+    for (int i = 0; i < kOperands; ++i) p[i] = in(i) ? in(i)->data<void>() : nullptr;
     const int threads = n_.threads;
+    // Of what describe() does not refuse memory alone can be missing, which ends the process here.
     if (!n_.backward) {
       void* y = outputs[0].data<void>();
       encoder.dispatch([=] {
-        check(kernel.forward(&conv, up, kp, d, nullptr, nullptr, y, nullptr, 0, threads));
+        check(kernel.forward(&conv, p[kU], p[kK], p[kD], p[kGateIn], p[kGateOut], y, nullptr, 0,
+                             threads));
       });
       return;
     }
-    std::array<void*, 3> out = {};
-    for (size_t i = 0, at = 0; i < 3; ++i) {
+    std::array<void*, kGradients> out = {};
+    for (size_t i = 0, at = 0; i < out.size(); ++i) {
       if (n_.wanted[i]) out[i] = outputs[at++].data<void>();
     }
-    // Of what describe() does not refuse memory alone can be missing, which ends the process here.
     encoder.dispatch([=] {
-      check(kernel.backward(&conv, up, kp, d, nullptr, nullptr, g, out[0], out[1], out[2], nullptr,
-                            nullptr, nullptr, 0, threads));
+      check(kernel.backward(&conv, p[kU], p[kK], p[kD], p[kGateIn], p[kGateOut], p[kG], out[kU],
+                            out[kK], out[kD], out[kGateIn], out[kGateOut], nullptr, 0, threads));
     });
   }
 
@@ -134,41 +76,54 @@ class Convolution : public mx::Primitive {
   }
 
   // With <g, y> = F(u, k, g) + S(u, d, g), linear in each, F and S give the gradients of all orders.
+  // With gates the kernel has those of first order; further ones are of `apart`.
   Arrays vjp(const Arrays& primals, const Arrays& cotangents, const std::vector<int>& argnums,
              const Arrays&) override {
-    const mx::array &u = primals[0], &k = primals[1];
-    const Maybe d = skips_of(primals);
-    std::array<Maybe, 4> found;  // du, dk, dd, dg
-    const auto asked = [&](int i) {
-      return std::find(argnums.begin(), argnums.end(), place(i)) != argnums.end();
+    std::array<Maybe, kOperands> found;  // gradients
+    const auto asked = [&](int operand) {
+      return std::find(argnums.begin(), argnums.end(), n_.place(operand)) != argnums.end();
     };
     if (!n_.backward) {
-      const auto slopes = gradients(u, k, cotangents[0], d, {asked(0), asked(1), asked(2)});
-      std::copy(slopes.begin(), slopes.end(), found.begin());
+      Numbers n = n_;
+      n.backward = true;
+      for (int i = 0; i < kGradients; ++i) n.wanted[i] = n_.place(i) >= 0 && asked(i);
+      Arrays inputs = primals;
+      inputs.insert(inputs.begin() + 2, cotangents[0]);
+      Arrays slopes = call(inputs, n, stream());
+      for (int i = 0, at = 0; i < kGradients; ++i) {
+        if (n.wanted[i]) found[i] = slopes[at++];
+      }
+    } else if (n_.gated()) {
+      const Arrays slopes = mx::vjp([this](const Arrays& in) { return apart(in); }, primals,
+                                    cotangents).second;
+      for (int i = 0; i < kOperands; ++i) {
+        if (n_.place(i) >= 0) found[i] = slopes[n_.place(i)];
+      }
     } else {
       // For cotangents a, b, c of du, dk, dd: F(a, k, g) + S(a, d, g) + F(u, b, g) + S(u, c, g).
-      const mx::array& g = primals[2];
+      const mx::array &u = primals[0], &k = primals[1], &g = primals[2];
+      const Maybe d = operand_of(primals, kD);
       std::array<Maybe, 3> of;
       for (size_t i = 0, at = 0; i < 3; ++i) {
         if (n_.wanted[i]) of[i] = cotangents[at++];
       }
       const auto& [a, b, c] = of;
       if (a) {
-        const auto slopes = gradients(*a, k, g, d, {false, asked(1), asked(2)});
-        found[1] = slopes[1];
-        found[2] = slopes[2];
-        if (asked(3)) add(&found[3], forward(*a, k, d));
+        const auto slopes = gradients(*a, k, g, d, {false, asked(kK), asked(kD)});
+        found[kK] = slopes[1];
+        found[kD] = slopes[2];
+        if (asked(kG)) add(&found[kG], forward(*a, k, d));
       }
       if (b || c) {
         const mx::array filters = b ? *b : mx::zeros_like(k, stream());
-        if (asked(0)) found[0] = gradients(u, filters, g, c, {true, false, false})[0];
-        if (asked(3)) add(&found[3], forward(u, filters, c));
+        if (asked(kU)) found[kU] = gradients(u, filters, g, c, {true, false, false})[0];
+        if (asked(kG)) add(&found[kG], forward(u, filters, c));
       }
     }
     Arrays results;
     for (int argnum : argnums) {
-      for (int i = 0; i < 4; ++i) {
-        if (place(i) != argnum) continue;
+      for (int i = 0; i < kOperands; ++i) {
+        if (n_.place(i) != argnum) continue;
         results.push_back(found[i] ? *found[i] : mx::zeros_like(primals[argnum], stream()));
       }
     }
@@ -177,33 +132,40 @@ class Convolution : public mx::Primitive {
 
   Arrays jvp(const Arrays& primals, const Arrays& tangents,
              const std::vector<int>& argnums) override {
+    if (n_.gated()) {
+      Arrays along;
+      for (const mx::array& x : primals) along.push_back(mx::zeros_like(x, stream()));
+      for (size_t at = 0; at < argnums.size(); ++at) along[argnums[at]] = tangents[at];
+      return mx::jvp([this](const Arrays& in) { return apart(in); }, primals, along).second;
+    }
     const mx::array &u = primals[0], &k = primals[1];
-    const Maybe d = skips_of(primals);
-    std::array<Maybe, 4> t;  // of u, k, d, g
+    const Maybe d = operand_of(primals, kD);
+    std::array<Maybe, kOperands> t;
     for (size_t at = 0; at < argnums.size(); ++at) {
-      for (int i = 0; i < 4; ++i) {
-        if (place(i) == argnums[at]) t[i] = tangents[at];
+      for (int i = 0; i < kOperands; ++i) {
+        if (n_.place(i) == argnums[at]) t[i] = tangents[at];
       }
     }
-    const auto filters = [&] { return t[1] ? *t[1] : mx::zeros_like(k, stream()); };
+    const auto filters = [&] { return t[kK] ? *t[kK] : mx::zeros_like(k, stream()); };
     std::array<Maybe, 3> sums;  // y, or du, dk, dd
     if (!n_.backward) {
-      if (t[0]) add(&sums[0], forward(*t[0], k, d));
-      if (t[1] || t[2]) add(&sums[0], forward(u, filters(), t[2]));
+      if (t[kU]) add(&sums[0], forward(*t[kU], k, d));
+      if (t[kK] || t[kD]) add(&sums[0], forward(u, filters(), t[kD]));
       return {*sums[0]};
     }
     const mx::array& g = primals[2];
+    const std::array<bool, 3> wanted = {n_.wanted[0], n_.wanted[1], n_.wanted[2]};
     const auto add_all = [&](const std::array<Maybe, 3>& slopes) {
       for (int i = 0; i < 3; ++i) {
         if (slopes[i]) add(&sums[i], *slopes[i]);
       }
     };
-    if (t[0]) add_all(gradients(*t[0], k, g, d, {false, n_.wanted[1], n_.wanted[2]}));
-    if (t[1] || t[2]) add_all(gradients(u, filters(), g, t[2], {n_.wanted[0], false, false}));
-    if (t[3]) add_all(gradients(u, k, *t[3], d, n_.wanted));
+    if (t[kU]) add_all(gradients(*t[kU], k, g, d, {false, wanted[1], wanted[2]}));
+    if (t[kK] || t[kD]) add_all(gradients(u, filters(), g, t[kD], {wanted[0], false, false}));
+    if (t[kG]) add_all(gradients(u, k, *t[kG], d, wanted));
     Arrays results;
     for (int i = 0; i < 3; ++i) {
-      if (!n_.wanted[i]) continue;
+      if (!wanted[i]) continue;
       const mx::array& like = i == 0 ? u : i == 1 ? k : *d;
       results.push_back(sums[i] ? *sums[i] : mx::zeros_like(like, stream()));
     }
@@ -215,7 +177,7 @@ class Convolution : public mx::Primitive {
                                            const std::vector<int>& axes) override {
     Arrays moved;
     int entries = 1;
-    bool others = n_.backward;
+    bool others = n_.backward || n_.gated();
     for (size_t i = 0; i < inputs.size(); ++i) {
       moved.push_back(axes[i] > 0 ? mx::moveaxis(inputs[i], axes[i], 0, stream()) : inputs[i]);
       if (axes[i] >= 0) entries = moved[i].shape(0);
@@ -251,10 +213,12 @@ class Convolution : public mx::Primitive {
   std::vector<mx::Shape> output_shapes(const Arrays& inputs) override {
     const mx::Shape &u = inputs[0].shape(), &k = inputs[1].shape();
     if (!n_.backward) return {{u[0], mx::ShapeElem(n_.length), u[2]}};
+    const mx::Shape y = {u[0], mx::ShapeElem(n_.length), u[2]};
+    const std::array<mx::Shape, kGradients> all = {u, k, mx::Shape{u[2]}, u, y};
     std::vector<mx::Shape> shapes;
-    if (n_.wanted[0]) shapes.push_back(u);
-    if (n_.wanted[1]) shapes.push_back(k);
-    if (n_.wanted[2]) shapes.push_back({u[2]});
+    for (int i = 0; i < kGradients; ++i) {
+      if (n_.wanted[i]) shapes.push_back(all[i]);
+    }
     return shapes;
   }
 
@@ -262,25 +226,42 @@ class Convolution : public mx::Primitive {
     const mx::Dtype u = inputs[0].dtype(), k = inputs[1].dtype();
     if (!n_.backward) return {u};
     std::vector<mx::Dtype> all;
-    if (n_.wanted[0]) all.push_back(u);
-    if (n_.wanted[1]) all.push_back(k);
-    if (n_.wanted[2]) all.push_back(k);
+    for (int i = 0; i < kGradients; ++i) {
+      if (n_.wanted[i]) all.push_back(i == kK || i == kD ? k : u);
+    }
     return all;
   }
 
  private:
-  // Where u, k, d and g are among the inputs, or -1.
-  int place(int which) const {
-    if (which < 2) return which;
-    if (which == 3) return n_.backward ? 2 : -1;
-    return n_.skips ? int(n_.inputs()) - 1 : -1;
+  Maybe operand_of(const Arrays& inputs, int operand) const {
+    const int at = n_.place(operand);
+    return at < 0 ? Maybe() : Maybe(inputs[at]);
   }
 
-  Maybe skips_of(const Arrays& inputs) const { return n_.skips ? Maybe(inputs.back()) : Maybe(); }
+  // The same with the gates outside the kernel.
+  Arrays apart(const Arrays& inputs) {
+    const mx::array &u = inputs[0], &k = inputs[1];
+    const Maybe d = operand_of(inputs, kD), in = operand_of(inputs, kGateIn);
+    const Maybe out = operand_of(inputs, kGateOut);
+    const auto times = [&](const mx::array& x, const Maybe& gate) {
+      return gate ? mx::multiply(x, *gate, stream()) : x;
+    };
+    const mx::array x = times(u, in);
+    if (!n_.backward) return {times(forward(x, k, d), out)};
+    const mx::array& g = inputs[2];
+    const bool signal = n_.wanted[kU] || n_.wanted[kGateIn];
+    const auto slopes = gradients(x, k, times(g, out), d, {signal, n_.wanted[kK], n_.wanted[kD]});
+    Arrays results;
+    if (n_.wanted[kU]) results.push_back(times(*slopes[0], in));
+    if (n_.wanted[kK]) results.push_back(*slopes[1]);
+    if (n_.wanted[kD]) results.push_back(*slopes[2]);
+    if (n_.wanted[kGateIn]) results.push_back(times(*slopes[0], u));
+    if (n_.wanted[kGateOut]) results.push_back(times(forward(x, k, d), g));
+    return results;
+  }
 
   mx::array forward(const mx::array& u, const mx::array& k, const Maybe& d) {
-    Numbers n = n_;
-    n.backward = false;
+    Numbers n = ungated();
     n.skips = d.has_value();
     Arrays inputs = {u, k};
     if (d) inputs.push_back(*d);
@@ -292,10 +273,10 @@ class Convolution : public mx::Primitive {
     wanted[2] = wanted[2] && d;
     std::array<Maybe, 3> found;
     if (wanted == std::array<bool, 3>()) return found;
-    Numbers n = n_;
+    Numbers n = ungated();
     n.backward = true;
     n.skips = d.has_value();
-    n.wanted = wanted;
+    std::copy(wanted.begin(), wanted.end(), n.wanted.begin());
     Arrays inputs = {u, k, g};
     if (d) inputs.push_back(*d);
     const Arrays outputs = call(inputs, n, stream());
@@ -304,6 +285,8 @@ class Convolution : public mx::Primitive {
     }
     return found;
   }
+
+  Numbers ungated() const { return {n_.start, n_.length, n_.skip, n_.threads}; }
 
   void add(Maybe* sum, const mx::array& x) { *sum = *sum ? mx::add(**sum, x, stream()) : x; }
 
@@ -316,12 +299,17 @@ Arrays call(Arrays inputs, const Numbers& n, const mx::Stream& stream) {
     throw std::invalid_argument("fft_conv: expected u (B, T, D) and k (taps, F).");
   }
   describe(u, k, n);  // refuses what the kernel refuses, before anything is computed
-  if (n.backward) {
-    inputs[2] = mx::astype(inputs[2], u.dtype(), stream);
-    if (inputs[2].shape() != mx::Shape{u.shape(0), mx::ShapeElem(n.length), u.shape(2)}) {
-      throw std::invalid_argument("fft_conv: expected g (B, length, D).");
+  const auto signal = [&](int operand, const char* name, int64_t length) {
+    const int at = n.place(operand);
+    if (at < 0) return;
+    inputs[at] = mx::astype(inputs[at], inputs[0].dtype(), stream);
+    if (inputs[at].shape() != mx::Shape{u.shape(0), mx::ShapeElem(length), u.shape(2)}) {
+      throw std::invalid_argument(std::string("fft_conv: expected ") + name + ".");
     }
-  }
+  };
+  signal(kG, "g (B, length, D)", n.length);
+  signal(kGateIn, "gate_in like u", u.shape(1));
+  signal(kGateOut, "gate_out (B, length, D)", n.length);
   if (n.skips) {  // read as dense: one that is so is not copied
     inputs.back() = mx::contiguous(mx::astype(inputs.back(), k.dtype(), stream), false, stream);
     if (inputs.back().shape() != mx::Shape{u.shape(2)}) {
@@ -333,11 +321,16 @@ Arrays call(Arrays inputs, const Numbers& n, const mx::Stream& stream) {
                                 primitive, inputs);
 }
 
-mx::array convolve(const Arrays& inputs, int64_t start, int64_t length, int64_t skip, int threads) {
+mx::array convolve(const Arrays& inputs, int64_t start, int64_t length, int64_t skip, int threads,
+                   bool gate_in, bool gate_out) {
   if (!kernel.forward) throw std::runtime_error("fft_conv: connect the kernel first.");
   Numbers n = {start, length, skip, threads};
-  n.skips = inputs.size() == 3;
-  if (inputs.size() != n.inputs()) throw std::invalid_argument("fft_conv: expected u, k and maybe d.");
+  n.gate_in = gate_in;
+  n.gate_out = gate_out;
+  n.skips = int(inputs.size()) == n.inputs() + 1;
+  if (int(inputs.size()) != n.inputs()) {
+    throw std::invalid_argument("fft_conv: expected u, k, the gates that there are, and maybe d.");
+  }
   return call(inputs, n, mx::default_stream(mx::Device::cpu))[0];
 }
 
@@ -349,7 +342,7 @@ void set(F* function, uintptr_t address) {
 }  // namespace
 
 NB_MODULE(_fft_conv_mlx, m) {
-  m.attr("version") = EMBER_FFT_CONV_VERSION;
+  m.attr("version") = nb::make_tuple(EMBER_FFT_CONV_VERSION, 2);  // the kernel's, and its own
   // False where mlx was built with another nanobind than this.
   m.def("is_array", [](nb::handle x) { return nb::isinstance<mx::array>(x); });
   m.def("connect", [](uintptr_t forward, uintptr_t backward, uintptr_t scratch, uintptr_t error) {
@@ -359,5 +352,5 @@ NB_MODULE(_fft_conv_mlx, m) {
     set(&kernel.error, error);
   });
   m.def("convolve", &convolve, nb::arg("inputs"), nb::kw_only(), nb::arg("start"), nb::arg("length"),
-        nb::arg("skip"), nb::arg("threads"));
+        nb::arg("skip"), nb::arg("threads"), nb::arg("gate_in"), nb::arg("gate_out"));
 }

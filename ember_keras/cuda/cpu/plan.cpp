@@ -96,6 +96,7 @@ std::unique_ptr<Owned> make_plan(int64_t n, bool wide, int vector_bytes) {
     owned->tables.push_back(wide ? level_table<double>(angles, radix)
                                  : level_table<float>(angles, radix));
     plan.twiddles[l] = owned->tables.back().get();
+    plan.twiddle_bytes += angles.size() * (radix - 1) * 2 * (wide ? 8 : 4);
     std::vector<double> next;
     if (l + 1 < plan.levels) {
       next.reserve(angles.size() * radix);

@@ -18,6 +18,7 @@ struct Plan {
   int radix[32];
   // Of level l, for each of its polynomials in turn: the powers 1 .. radix - 1 of r, as (re, im).
   const void* twiddles[32];
+  int64_t twiddle_bytes;
 };
 
 // Rows first .. last - 1 of a plan.

@@ -16,6 +16,7 @@ constexpr int64_t kMostParts = 5;       // more of them cost more than narrow ti
 constexpr int64_t kFewColumns = 4;      // of a tile
 constexpr int64_t kBudget = 512;        // bytes a position and thread
 constexpr int64_t kShort = 256;         // shorter sequences may take as much as this one
+constexpr int64_t kFewTwiddles = 16 << 10;  // bytes that do not count
 
 int64_t divided(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -91,7 +92,9 @@ int make_schedule(const ember_fft_conv& conv, bool backward, int threads, int ve
   if (!s.plan) return EMBER_OUT_OF_MEMORY;
   s.array_bytes = s.plan->n1 * s.plan->pitch * position;
   s.sharing = sharing_of(s, threads);
-  const int64_t budget = threads * kBudget * std::max({conv.size, conv.length, taps, kShort});
+  const int64_t twiddles = s.plan->twiddle_bytes > kFewTwiddles ? s.plan->twiddle_bytes : 0;
+  const int64_t budget =
+      threads * kBudget * std::max({conv.size, conv.length, taps, kShort}) - twiddles;
   const auto fits = [&](int64_t columns, int64_t parts) {
     const int64_t rows = divided(s.plan->n1, parts);
     s.columns = columns, s.parts = parts;

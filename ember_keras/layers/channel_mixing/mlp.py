@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Literal
 
 import keras
@@ -92,7 +93,12 @@ class MLP(ChannelMixer):
         }
 
 
-_GATES = {"swiglu": "silu", "geglu": "gelu", "reglu": "relu"}
+GATES = {
+    "swiglu": keras.activations.silu,
+    "geglu": keras.activations.gelu,
+    "geglu_tanh": functools.partial(keras.activations.gelu, approximate=True),
+    "reglu": keras.activations.relu,
+}
 
 
 @registry.channel_mixers.register("gated_mlp")
@@ -106,9 +112,11 @@ class GatedMLP(ChannelMixer):
         hidden_dim: int or None. The width between; 8/3 of the model width, rounded up to a
             multiple of 8, when None, which makes as many parameters as an `MLP` of 4 times the
             width.
-        gate: "swiglu", "geglu" or "reglu".
+        gate: "swiglu", "geglu", "geglu_tanh" (whose GELU is the approximation by tanh) or "reglu".
         use_bias: bool. Whether the three maps have biases.
         dropout: float in [0, 1). The fraction of hidden units dropped in training.
+        output_gate: bool. Whether y is multiplied by `sigmoid(x w)`, one number a position, as the
+            expert is that all tokens share in Qwen2-MoE (arXiv 2407.10671, section 2.2).
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments:
@@ -131,9 +139,10 @@ class GatedMLP(ChannelMixer):
     def __init__(
         self,
         hidden_dim: int | None = None,
-        gate: Literal["swiglu", "geglu", "reglu"] = "swiglu",
+        gate: Literal["swiglu", "geglu", "geglu_tanh", "reglu"] = "swiglu",
         use_bias: bool = False,
         dropout: float = 0.0,
+        output_gate: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -141,6 +150,7 @@ class GatedMLP(ChannelMixer):
         self.gate = gate
         self.use_bias = use_bias
         self.dropout = dropout
+        self.output_gate = output_gate
 
     def build(self, input_shape: Any) -> None:
         width = self._width(input_shape)
@@ -150,13 +160,19 @@ class GatedMLP(ChannelMixer):
         self.down = Projection(width, name="down", **options)
         self.drop = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy, name="drop")
         self.gate_up.build(input_shape)
+        if self.output_gate:
+            self.scalar_gate = Projection(
+                1, use_bias=False, dtype=self.dtype_policy, name="scalar_gate"
+            )
+            self.scalar_gate.build(input_shape)
         self.down.build((*input_shape[:-1], hidden))
         super().build(input_shape)
 
     def call(self, x: Any, training: bool | None = None) -> Any:
         gate, up = keras.ops.split(self.gate_up(x), 2, axis=-1)
-        hidden = keras.activations.get(_GATES[self.gate])(gate) * up
-        return self.down(self.drop(hidden, training=training))
+        hidden = GATES[self.gate](gate) * up
+        y = self.down(self.drop(hidden, training=training))
+        return y * keras.ops.sigmoid(self.scalar_gate(x)) if self.output_gate else y
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -165,4 +181,5 @@ class GatedMLP(ChannelMixer):
             "gate": self.gate,
             "use_bias": self.use_bias,
             "dropout": self.dropout,
+            "output_gate": self.output_gate,
         }

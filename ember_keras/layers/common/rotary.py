@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -47,7 +48,55 @@ def running_maximum(x: Any) -> Any:
     return x
 
 
-def apply_rotary(x: Any, positions: Any, base: float) -> Any:
+def frequencies(pairs: int, base: float, scaling: dict[str, float] | None = None) -> np.ndarray:
+    """The angle of each pair of channels at position 1, in float64.
+
+    Args:
+        pairs: int, how many pairs of channels are turned.
+        base: float. The slowest pair turns once in about `2 pi base` positions.
+        scaling: dict or None, as `Attention` takes it.
+    """
+    angle = base ** -(np.arange(pairs) / pairs)
+    if scaling is None:
+        return angle
+    slowed = angle / scaling["factor"]
+    if len(scaling) == 1:
+        return slowed
+    low, high = scaling["low_frequency_factor"], scaling["high_frequency_factor"]
+    turns = scaling["original_length"] * angle / (2 * np.pi)
+    kept = np.clip((turns - low) / (high - low), 0.0, 1.0)
+    return kept * angle + (1.0 - kept) * slowed
+
+
+def require_scaling(name: str, scaling: dict[str, float] | None) -> None:
+    """Refuses a `rotary_scaling` that is neither of the two kinds that `Attention` knows."""
+    if scaling is None:
+        return
+    keys = {"factor", "low_frequency_factor", "high_frequency_factor", "original_length"}
+    if set(scaling) not in ({"factor"}, keys):
+        raise ValueError(
+            f"`{name}` received rotary_scaling with the keys "
+            f"{', '.join(sorted(scaling)) or '(none)'}, expected "
+            f"`factor` alone, or all of {', '.join(sorted(keys))}."
+        )
+    if not all(0 < value < math.inf for value in scaling.values()):
+        raise ValueError(
+            f"`{name}` received rotary_scaling={dict(scaling)}, expected numbers above 0."
+        )
+    if len(scaling) > 1 and scaling["low_frequency_factor"] >= scaling["high_frequency_factor"]:
+        raise ValueError(
+            f"`{name}` received rotary_scaling={dict(scaling)}, expected a low_frequency_factor "
+            "below the high_frequency_factor."
+        )
+
+
+def apply_rotary(
+    x: Any,
+    positions: Any,
+    base: float,
+    scaling: dict[str, float] | None = None,
+    channels: int | None = None,
+) -> Any:
     """Turns each pair of channels by an angle that grows with the position.
 
     The pairs are channel i and channel i + K//2. Of an odd K, the last channel is left as it is.
@@ -56,22 +105,25 @@ def apply_rotary(x: Any, positions: Any, base: float) -> Any:
         x: float tensor `(B, T, H, K)`.
         positions: int tensor `(B, T)`.
         base: float. The slowest pair turns once in about `2 pi base` positions.
+        scaling: dict or None, as `Attention` takes it.
+        channels: int or None. How many channels, the first, take the place of K; the others are
+            left as they are.
 
     Returns:
         Tensor of x's shape and dtype. Turned in float32, or float64 for float64, by angles that
         lose nothing to their whole turns: in float32 1e-6 at the 64 thousandth position.
     """
-    half = x.shape[-1] // 2
+    half = (x.shape[-1] if channels is None else channels) // 2
     if half == 0:
         return x
     x_wide = wide(x)
-    frequency = base ** -(np.arange(half) / half)
+    frequency = frequencies(half, base, scaling)
     parts = angles.constant_parts(frequency, keras.backend.standardize_dtype(x_wide.dtype))
     angle = angles.multiple(parts, ops.cast(positions, "int32")[:, :, None, None])
     cos, sin = ops.cos(angle), ops.sin(angle)
     a, b = x_wide[..., :half], x_wide[..., half : 2 * half]
     sides = [a * cos - b * sin, b * cos + a * sin]
-    if x.shape[-1] % 2:
+    if x.shape[-1] > 2 * half:
         sides.append(x_wide[..., 2 * half :])
     return ops.cast(ops.concatenate(sides, axis=-1), x.dtype)
 

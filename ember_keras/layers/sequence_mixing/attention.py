@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from keras import ops
 
 from ember_keras import registry
+from ember_keras.config import Component
 from ember_keras.layers.base import State, require_sequence
 from ember_keras.layers.common.projection import Projection
-from ember_keras.layers.common.rotary import apply_rotary, token_positions
+from ember_keras.layers.common.rotary import apply_rotary, require_scaling, token_positions
 from ember_keras.layers.sequence_mixing.base import SequenceMixer
 from ember_keras.ops.engines.attention import attention, attention_state
 
@@ -35,7 +36,18 @@ class Attention(SequenceMixer):
         rotary: bool. Whether queries and keys are turned by their position.
         rotary_base: float > 1. The slowest pair of channels turns once in about `2 pi rotary_base`
             positions.
-        use_bias: bool. Whether the four maps have biases.
+        use_bias: bool. Whether the maps of queries, keys and values have biases.
+        output_bias: bool or None. Whether the last map has one; as `use_bias` when None.
+        rotary_fraction: float in (0, 1]. The part of a head's channels, the first, that is turned.
+        rotary_scaling: dict or None. Positions beyond those of the training: `factor` alone slows
+            every turn (Chen et al. 2023, arXiv 2306.15595); with `low_frequency_factor`,
+            `high_frequency_factor` and `original_length` it slows the pairs that turn less often
+            than the first in the original length, keeps those that turn more often than the second,
+            and mixes between (Grattafiori et al. 2024, Llama 3.1, arXiv 2407.21783).
+        head_norm: a name or configuration of `registry.norms`, or None. Norms each head's queries
+            and keys before they are turned (Dehghani et al. 2023, arXiv 2302.05442, section 2).
+        output_gate: bool. Whether what the heads give is multiplied by `sigmoid(W_g x)` before the
+            last map (Qiu et al. 2025, arXiv 2505.06708, section 2.2).
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments: those of every sequence mixer, `x` `(B, T, D)` first.
@@ -67,6 +79,11 @@ class Attention(SequenceMixer):
         rotary: bool = True,
         rotary_base: float = 10000.0,
         use_bias: bool = False,
+        output_bias: bool | None = None,
+        rotary_fraction: float = 1.0,
+        rotary_scaling: dict[str, float] | None = None,
+        head_norm: Annotated[Any, Component("norms")] | None = None,
+        output_gate: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -83,6 +100,12 @@ class Attention(SequenceMixer):
             )
         if rotary_base <= 1:
             raise ValueError(f"`{name}` received rotary_base={rotary_base}, expected more than 1.")
+        if not 0 < rotary_fraction <= 1:
+            raise ValueError(
+                f"`{name}` received rotary_fraction={rotary_fraction}, expected more than 0 and at "
+                "most 1. Without rotary positions, set rotary=False."
+            )
+        require_scaling(name, rotary_scaling)
         self.num_heads = num_heads
         self.num_kv_heads = num_kv_heads
         self.head_dim = head_dim
@@ -90,6 +113,19 @@ class Attention(SequenceMixer):
         self.rotary = rotary
         self.rotary_base = rotary_base
         self.use_bias = use_bias
+        self.output_bias = output_bias
+        self.rotary_fraction = rotary_fraction
+        self.rotary_scaling = rotary_scaling
+        self.output_gate = output_gate
+        self.query_norm = self.key_norm = None
+        if head_norm is not None:
+            policy = self.dtype_policy
+            self.query_norm = registry.build_part(head_norm, ("norms",), policy, "query_norm")
+            head_norm = registry.part_config(self.query_norm, ("norms",))
+            self.key_norm = registry.build_part(
+                registry.plain(head_norm), ("norms",), policy, "key_norm"
+            )
+        self.head_norm = head_norm
 
     @property
     def is_causal(self) -> bool:
@@ -107,13 +143,21 @@ class Attention(SequenceMixer):
         self.query = self._projection(self.num_heads * self._head_dim, "query", input_shape)
         self.key = self._projection(self._groups * self._head_dim, "key", input_shape)
         self.value = self._projection(self._groups * self._head_dim, "value", input_shape)
-        self.output_projection = self._projection(
-            width, "output_projection", (*input_shape[:-1], self.num_heads * self._head_dim)
-        )
+        joined = (*input_shape[:-1], self.num_heads * self._head_dim)
+        output_bias = self.use_bias if self.output_bias is None else self.output_bias
+        self.output_projection = self._projection(width, "output_projection", joined, output_bias)
+        if self.output_gate:
+            self.gate = self._projection(joined[-1], "gate", input_shape)
+        for norm in (self.query_norm, self.key_norm):
+            if norm is not None:
+                norm.build((None, None, None, self._head_dim))
         super().build(input_shape)
 
-    def _projection(self, units: int, name: str, input_shape: Any) -> Projection:
-        layer = Projection(units, use_bias=self.use_bias, dtype=self.dtype_policy, name=name)
+    def _projection(
+        self, units: int, name: str, input_shape: Any, use_bias: bool | None = None
+    ) -> Projection:
+        use_bias = self.use_bias if use_bias is None else use_bias
+        layer = Projection(units, use_bias=use_bias, dtype=self.dtype_policy, name=name)
         layer.build(input_shape)
         return layer
 
@@ -132,11 +176,14 @@ class Attention(SequenceMixer):
         q = ops.reshape(self.query(x), (batch, time, self.num_heads, self._head_dim))
         k = ops.reshape(self.key(x), (batch, time, self._groups, self._head_dim))
         v = ops.reshape(self.value(x), (batch, time, self._groups, self._head_dim))
+        if self.query_norm is not None and self.key_norm is not None:
+            q, k = self.query_norm(q), self.key_norm(k)
         if self.rotary:
             seen = None if state is None else state["length"]
             positions = token_positions(x, seen, mask, segment_ids)
-            q = apply_rotary(q, positions, self.rotary_base)
-            k = apply_rotary(k, positions, self.rotary_base)
+            channels = int(self._head_dim * self.rotary_fraction)
+            options = (positions, self.rotary_base, self.rotary_scaling, channels)
+            q, k = apply_rotary(q, *options), apply_rotary(k, *options)
         o = attention(
             q,
             k,
@@ -150,6 +197,8 @@ class Attention(SequenceMixer):
         )
         o, state = o if return_state else (o, None)
         o = ops.reshape(o, (batch, time, self.num_heads * self._head_dim))
+        if self.output_gate:
+            o = o * ops.sigmoid(self.gate(x))
         return self.output_projection(o), state
 
     def initial_mixer_state(self, batch_size: int, max_length: int | None) -> State:
@@ -173,4 +222,9 @@ class Attention(SequenceMixer):
             "rotary": self.rotary,
             "rotary_base": self.rotary_base,
             "use_bias": self.use_bias,
+            "output_bias": self.output_bias,
+            "rotary_fraction": self.rotary_fraction,
+            "rotary_scaling": self.rotary_scaling and dict(self.rotary_scaling),
+            "head_norm": registry.plain(self.head_norm),
+            "output_gate": self.output_gate,
         }

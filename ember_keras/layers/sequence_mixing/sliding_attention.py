@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from ember_keras import registry
+from ember_keras.config import Component
 from ember_keras.layers.sequence_mixing.attention import Attention
 
 
@@ -30,7 +31,12 @@ class SlidingAttention(Attention):
         rotary: bool. Whether queries and keys are turned by their position.
         rotary_base: float > 1. The slowest pair of channels turns once in about `2 pi rotary_base`
             positions.
-        use_bias: bool. Whether the four maps have biases.
+        use_bias: bool. Whether the maps of queries, keys and values have biases.
+        output_bias: bool or None. Whether the last map has one; as `use_bias` when None.
+        rotary_fraction: float in (0, 1]. The part of a head's channels, the first, that is turned.
+        rotary_scaling: dict or None. As in `Attention`.
+        head_norm: a name or configuration of `registry.norms`, or None. As in `Attention`.
+        output_gate: bool. Whether what the heads give is multiplied by `sigmoid(W_g x)`.
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments: those of every sequence mixer, `x` `(B, T, D)` first.
@@ -60,6 +66,11 @@ class SlidingAttention(Attention):
         rotary: bool = True,
         rotary_base: float = 10000.0,
         use_bias: bool = False,
+        output_bias: bool | None = None,
+        rotary_fraction: float = 1.0,
+        rotary_scaling: dict[str, float] | None = None,
+        head_norm: Annotated[Any, Component("norms")] | None = None,
+        output_gate: bool = False,
         **kwargs: Any,
     ):
         super().__init__(
@@ -70,6 +81,11 @@ class SlidingAttention(Attention):
             rotary=rotary,
             rotary_base=rotary_base,
             use_bias=use_bias,
+            output_bias=output_bias,
+            rotary_fraction=rotary_fraction,
+            rotary_scaling=rotary_scaling,
+            head_norm=head_norm,
+            output_gate=output_gate,
             **kwargs,
         )
         if window < 1:

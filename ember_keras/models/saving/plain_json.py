@@ -11,7 +11,7 @@ MAX_DEPTH = 200
 _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 
-def read_json(data: bytes, path: object, member: str) -> Any:
+def read_json(data: bytes, path: object, member: str, mend: str = DAMAGED) -> Any:
     """Reads a member of an archive, and refuses what is too deep, not JSON, or has a key twice."""
     depth = _depth(data)
     if depth > MAX_DEPTH:
@@ -23,7 +23,7 @@ def read_json(data: bytes, path: object, member: str) -> Any:
     try:
         return json.loads(data.decode("utf-8"), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise LoadError(path, f"`{member}` is not valid JSON ({error}).", DAMAGED) from None
+        raise LoadError(path, f"`{member}` is not valid JSON ({error}).", mend) from None
 
 
 def _depth(data: bytes) -> int:

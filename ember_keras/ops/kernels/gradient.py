@@ -98,6 +98,8 @@ def _jax(forward, backward, saved, keep_output, tensors):
 def _tensorflow(forward, backward, saved, keep_output, tensors):
     import tensorflow as tf
 
+    tensors = map(tf.convert_to_tensor, tensors)  # Of a variable, what it holds.
+
     @tf.custom_gradient
     def function(*inputs):
         output, residuals = forward(*inputs)

@@ -77,6 +77,14 @@ def _tensorflow(function, init, xs):
     return carry, tree.pack_sequence_as(first, [array.stack() for array in arrays])
 
 
+def turns_a_call():
+    """Return of how many turns of a loop, that need nothing else between, one call is worth.
+
+    1 where a call costs little beside a turn, or where a loop is written out turn by turn.
+    """
+    return {"jax": 16}.get(backend.name(), 1)
+
+
 def can_switch(value):
     """Return whether `change` by `value` does one change alone: under mlx not in compiled code."""
     return backend.name() != "mlx" or not backend.is_tracing(value)

@@ -51,9 +51,6 @@ def _refusal(missing, device, dtypes):
 
 _GATES = ("gate_in", "gate_out")
 
-# Under torch a product in the cache costs less than a gate in the kernel; mlx fuses its products.
-_CPU_FUSES = () if backend.name() in ("torch", "mlx") else _GATES
-
 
 def _run(u, k, d, *, start, length, skip, fft_length, **gates):
     return _FORM.run(u, k, d, start, length, skip, fft_length, **gates)
@@ -67,7 +64,7 @@ register(
         _refusal(_REASON, "cpu", (*_FLOATS, "float64")),
         _run,
         "C++ on the processor" + ("." if _LIBRARY is None else f", compiled for {_LIBRARY.isa()}."),
-        _CPU_FUSES,
+        _GATES,
     ),
     first=True,
 )

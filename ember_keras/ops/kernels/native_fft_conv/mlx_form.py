@@ -10,6 +10,8 @@ import mlx.core as mx
 
 from ember_keras.cuda import build, library
 
+_VERSION = 2
+"""Of the binding: another number wherever it takes other arguments."""
 _COMMAND = "Run KERAS_BACKEND=mlx python -m ember_keras.cuda mlx."
 
 
@@ -27,7 +29,7 @@ def _load():
         binding = build.load_mlx(path)
     except ImportError as error:
         return None, f"{path.name} can't be loaded: {error}."
-    if binding.version != library.VERSION or not binding.is_array(mx.array(0.0)):
+    if binding.version != (library.VERSION, _VERSION) or not binding.is_array(mx.array(0.0)):
         return None, f"{path.name} is of another version. {_COMMAND}"
     functions = (kernel.run_forward, kernel.run_backward, kernel.scratch, kernel.say)
     binding.connect(*(ctypes.cast(each, ctypes.c_void_p).value for each in functions))
@@ -37,9 +39,16 @@ def _load():
 _BINDING, REASON = _load()
 
 
-def run(u, k, d, start, length, skip, fft_length):
+def run(u, k, d, start, length, skip, fft_length, gate_in=None, gate_out=None):
     """Return the window ``[start, start + length)`` of the convolution, as `parallel.windowed`."""
     kind = mx.float64 if u.dtype == mx.float64 else mx.float32
-    inputs = [u, k.astype(kind)] if d is None else [u, k.astype(kind), d]
-    threads = library.cores()
-    return _BINDING.convolve(inputs, start=start, length=length, skip=skip, threads=threads)
+    inputs = [x for x in (u, k.astype(kind), gate_in, gate_out, d) if x is not None]
+    return _BINDING.convolve(
+        inputs,
+        start=start,
+        length=length,
+        skip=skip,
+        threads=library.cores(),
+        gate_in=gate_in is not None,
+        gate_out=gate_out is not None,
+    )

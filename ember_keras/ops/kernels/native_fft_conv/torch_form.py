@@ -137,6 +137,27 @@ def _(g, u, k, d, gate_in, gate_out, start, skip):
     return _gradients(u, k, d, gate_in, gate_out)
 
 
+def _keep(ctx, inputs, output):
+    *tensors, ctx.start, _, ctx.skip = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _slopes(ctx, g):
+    """The gradients of the operator where it is called by itself, not through `run`."""
+    inputs = ctx.saved_tensors
+    if torch.is_grad_enabled():  # A gradient of this gradient is asked for.
+        least = max(inputs[0].shape[1] + inputs[1].shape[0] - 1, ctx.start + g.shape[1])
+        numbers = {"start": ctx.start, "skip": ctx.skip, "fft_length": least + least % 2}
+        found = gated_gradients(*inputs, g, **numbers)
+    else:
+        found = _OPERATORS.fft_conv_backward(g, *inputs, ctx.start, ctx.skip)
+    each = (None if x is None else dx for x, dx in zip(inputs, found, strict=True))
+    return *each, None, None, None
+
+
+torch.library.register_autograd("ember_keras::fft_conv", _slopes, setup_context=_keep)
+
+
 @torch.library.register_vmap("ember_keras::fft_conv")
 def _(info, axes, u, k, d, gate_in, gate_out, start, length, skip):
     inputs = (u, k, d, gate_in, gate_out)

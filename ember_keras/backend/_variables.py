@@ -1,0 +1,17 @@
+"""What Keras's variables hold."""
+
+from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
+
+
+def has_value(variable):
+    """Return whether a Keras variable can be read here.
+
+    While the `fit` of jax and mlx runs, variables are empty, but for those that the function that
+    is traced was given.
+
+    Args:
+        variable: `keras.Variable`.
+    """
+    if in_stateless_scope() and get_stateless_scope().get_current_value(variable) is not None:
+        return True
+    return variable._value is not None

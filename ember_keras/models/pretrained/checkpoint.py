@@ -1,0 +1,250 @@
+"""Tensors in `*.safetensors`: read one by one, and written in shards.
+
+The `safetensors` package parses the files and refuses overlaps, gaps, and offsets or shapes that
+lie; here are the limits around it, and the index of several files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import re
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ember_keras.models.pretrained.folder import DISTRUST, FETCH, Folder, needs
+from ember_keras.models.saving.errors import LoadError
+from ember_keras.models.saving.plain_json import read_json
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+MAX_HEADER_BYTES = 16 << 20
+MAX_SHARDS = 512
+PART = 1 << 20
+_SHARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,200}\.safetensors")
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_KINDS = (
+    (b"version https://git-lfs", "a pointer of Git LFS", "Run `git lfs pull` in that folder."),
+    (b"PK\x03\x04", "a zip archive, as `torch.save` writes", "It may hold pickles: not loaded."),
+    (b"\x80", "a pickle", "Pickles run code and are never loaded."),
+    (b"\x89HDF", "an HDF5 file", "Save the model as safetensors."),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """Where a tensor is, and what it is like."""
+
+    file: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class Checkpoint:
+    """The tensors of a folder by name, each checked against its file before any is read.
+
+    Args:
+        folder: Folder.
+        max_bytes: int, the most bytes that its files may have together.
+    """
+
+    def __init__(self, folder: Folder, max_bytes: int):
+        self.folder = folder
+        self.tensors: dict[str, Stored] = {}
+        self.paths: dict[str, Path] = {}
+        self._open: dict[str, Any] = {}
+        mapped = _index(folder)
+        for name in sorted({SINGLE} if mapped is None else set(mapped.values())):
+            self.paths[name] = folder.file(
+                name, max_bytes, "If you trust it, pass a larger `max_bytes`."
+            )
+            max_bytes -= self.paths[name].stat().st_size
+        for name in self.paths:
+            self._read_header(name)
+        if mapped is not None:
+            self._check_index(mapped)
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[None]:
+        """Keeps the files open while tensors are read."""
+        with contextlib.ExitStack() as stack:
+            for name, path in self.paths.items():
+                self._open[name] = stack.enter_context(_safe_open(path))
+            try:
+                yield
+            finally:
+                self._open.clear()
+
+    def read(self, name: str, rows: slice | None = None) -> np.ndarray:
+        """The values of a tensor, or of some of its rows. No more of its file is in memory."""
+        stored = self.tensors[name]
+        file = self._open[stored.file]
+        found = file.get_tensor(name) if rows is None else file.get_slice(name)[rows]
+        if found.dtype.name != stored.dtype or (rows is None and found.shape != stored.shape):
+            raise LoadError(self.paths[stored.file], "it has changed while it was read.", FETCH)
+        return found
+
+    def equal(self, name: str, other: str) -> bool:
+        """Whether two tensors hold the same numbers; they are read a part at a time."""
+        shape = self.tensors[name].shape
+        if shape != self.tensors[other].shape:
+            return False
+        step = max(1, PART // max(1, int(np.prod(shape[1:]))))
+        parts = (slice(at, min(at + step, shape[0])) for at in range(0, shape[0], step))
+        return all(np.array_equal(self.read(name, part), self.read(other, part)) for part in parts)
+
+    def _read_header(self, file: str) -> None:
+        path = self.paths[file]
+        _check_header(path)
+        with _safe_open(path) as opened:
+            for name in opened.keys():  # noqa: SIM118 - no mapping
+                part = opened.get_slice(name)
+                shape, dtype = tuple(part.get_shape()), DTYPES.get(part.get_dtype())
+                if name in self.tensors:
+                    raise LoadError(
+                        path,
+                        f"the tensor {name!r} is in `{self.tensors[name].file}` too.",
+                        DISTRUST,
+                    )
+                if dtype is None:
+                    raise LoadError(
+                        path,
+                        f"the tensor {name!r} has the dtype {part.get_dtype()}, expected one of "
+                        f"{', '.join(DTYPES)}.",
+                        "Quantized checkpoints are not loaded: fetch the model as it was trained.",
+                    )
+                self.tensors[name] = Stored(file, shape, dtype)
+
+    def _check_index(self, mapped: dict[str, str]) -> None:
+        where = {name: stored.file for name, stored in self.tensors.items()}
+        for name in sorted({*where, *mapped}):
+            if where.get(name) != mapped.get(name):
+                raise LoadError(
+                    self.folder.path / INDEX,
+                    f"the tensor {name!r} is in {where.get(name, 'no file')}, and the index says "
+                    f"{mapped.get(name, 'nothing of it')}.",
+                    FETCH,
+                )
+
+
+def _index(folder: Folder) -> dict[str, str] | None:
+    """Which file each tensor is in, or None where there is one file."""
+    if SINGLE in folder and INDEX in folder:
+        raise LoadError(
+            folder.path, f"it has both `{SINGLE}` and `{INDEX}`.", "Remove the one that is old."
+        )
+    if SINGLE in folder:
+        return None
+    if INDEX not in folder:
+        pickles = [name for name in folder.names if name.endswith(_PICKLES)]
+        hint = "Fetch the safetensors of this model."
+        if pickles:
+            hint = (
+                f"`{pickles[0]}` is a pickle, which runs code, and is never loaded: fetch the "
+                "safetensors of this model, or convert it where you trust it."
+            )
+        raise LoadError(folder.path, f"neither `{SINGLE}` nor `{INDEX}` is in it.", hint)
+    mapped = folder.json(INDEX).get("weight_map")
+    if not isinstance(mapped, dict) or not mapped:
+        raise LoadError(folder.path / INDEX, "the key `weight_map` has no tensors.", FETCH)
+    for name, file in mapped.items():
+        if not isinstance(file, str) or not _SHARD.fullmatch(file):
+            raise LoadError(
+                folder.path / INDEX,
+                f"it says that {name!r} is in {file!r}, expected the plain name of a "
+                "`.safetensors` file of this folder.",
+                DISTRUST,
+            )
+    shards = len(set(mapped.values()))
+    if shards > MAX_SHARDS:
+        raise LoadError(
+            folder.path / INDEX,
+            f"it names {shards} files, expected at most {MAX_SHARDS}.",
+            DISTRUST,
+        )
+    return mapped
+
+
+def _check_header(path: Path) -> None:
+    """Refuses what is no safetensors file, and a long header or one with a name twice."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        start = file.read(32)
+        for magic, kind, hint in _KINDS:
+            if start.startswith(magic) and start[8:9] != b"{":
+                raise LoadError(path, f"it is {kind}, expected safetensors.", hint)
+        if size < 10:
+            raise LoadError(path, f"it has {size} bytes, too few for safetensors.", FETCH)
+        (length,) = struct.unpack_from("<Q", start)
+        if length > min(MAX_HEADER_BYTES, size - 8):
+            raise LoadError(
+                path,
+                f"it declares a header of {length:,} bytes, expected at most "
+                f"{min(MAX_HEADER_BYTES, size - 8):,}.",
+                "It is cut short or no safetensors file: fetch it again, or do not trust it.",
+            )
+        file.seek(8)
+        read_json(file.read(length), path, "header", FETCH)
+
+
+@contextlib.contextmanager
+def _safe_open(path: Path) -> Iterator[Any]:
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError:
+        raise needs("safetensors") from None
+    try:
+        # Not mapped into memory: what is read is the tensor alone, and a file that is cut short
+        # meanwhile is an error, not a crash.
+        opened = safe_open(path, framework="np", backend="pread")
+    except SafetensorError as error:
+        raise LoadError(path, f"it is no valid safetensors file ({error}).", FETCH) from None
+    with opened as file:
+        try:
+            yield file
+        except SafetensorError as error:
+            raise LoadError(path, f"it cannot be read ({error}).", FETCH) from None
+
+
+def write(
+    folder: Path, shapes: dict[str, int], tensors: Iterable[tuple[str, np.ndarray]], shard: int
+) -> None:
+    """Writes tensors into a folder, in one file, or in several and an index.
+
+    Args:
+        folder: Path, an empty folder.
+        shapes: dict, the bytes of each tensor by name, in the order of `tensors`.
+        tensors: pairs of name and array.
+        shard: int, the most bytes of tensors that a file has, unless one alone is larger.
+    """
+    try:
+        from safetensors.numpy import save_file
+    except ImportError:
+        raise needs("safetensors") from None
+    plan: list[list[str]] = [[]]
+    room = shard
+    for name, size in shapes.items():
+        if size > room and plan[-1]:
+            plan.append([])
+            room = shard
+        plan[-1].append(name)
+        room -= size
+    files = [SINGLE]
+    if len(plan) > 1:
+        files = [f"model-{i + 1:05d}-of-{len(plan):05d}.safetensors" for i in range(len(plan))]
+    given = iter(tensors)
+    for names, file in zip(plan, files, strict=True):
+        held = {}
+        for _ in names:
+            name, array = next(given)
+            held[name] = np.ascontiguousarray(array)
+        save_file(held, folder / file, metadata={"format": "pt"})
+    if len(plan) > 1:
+        places = {name: file for names, file in zip(plan, files, strict=True) for name in names}
+        index = {"metadata": {"total_size": sum(shapes.values())}, "weight_map": places}
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,208 @@
+"""How tensors of a checkpoint and variables of a layer are made of each other.
+
+Each rule names its tensors and its variables, separated by spaces, and goes both ways. A linear map
+of PyTorch is `(out, in)` and a kernel here `(in, out)`; the last tap of a convolution of PyTorch is
+the position itself, and the first tap of one here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+Shape = tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """One tensor that is one variable as it is; the other rules say what they do instead.
+
+    Args:
+        tensors: str, the names of the tensors after the prefix of their layer.
+        variables: str, the attributes of the block that hold the variables.
+    """
+
+    tensors: str
+    variables: str
+
+    def names(self, block: Any) -> list[str]:
+        """The names of the tensors."""
+        return self.tensors.split()
+
+    def shapes(self, block: Any, shapes: list[Shape]) -> list[Shape]:
+        """The shapes of the tensors, from those of the variables."""
+        return shapes
+
+    def read(self, block: Any, tensors: list[np.ndarray]) -> list[np.ndarray]:
+        """The values of the variables."""
+        return tensors
+
+    def write(self, block: Any, values: list[np.ndarray]) -> list[np.ndarray]:
+        """The tensors."""
+        return values
+
+
+class Matrix(Rule):
+    """The kernel of a linear map: transposed."""
+
+    def shapes(self, block: Any, shapes: list[Shape]) -> list[Shape]:
+        return [shape[::-1] for shape in shapes]
+
+    def read(self, block: Any, tensors: list[np.ndarray]) -> list[np.ndarray]:
+        return [tensor.T for tensor in tensors]
+
+    def write(self, block: Any, values: list[np.ndarray]) -> list[np.ndarray]:
+        return [value.T for value in values]
+
+
+class Taps(Rule):
+    """The kernel of a depthwise convolution: `(D, 1, taps)` as `(taps, D)`."""
+
+    def shapes(self, block: Any, shapes: list[Shape]) -> list[Shape]:
+        ((taps, width),) = shapes
+        return [(width, 1, taps)]
+
+    def read(self, block: Any, tensors: list[np.ndarray]) -> list[np.ndarray]:
+        return [tensors[0][:, 0, ::-1].T]
+
+    def write(self, block: Any, values: list[np.ndarray]) -> list[np.ndarray]:
+        return [values[0].T[:, None, ::-1]]
+
+
+class EndToEnd(Rule):
+    """Several vectors of one size that are one vector, one after another."""
+
+    def shapes(self, block: Any, shapes: list[Shape]) -> list[Shape]:
+        count = len(self.tensors.split())
+        return [(shapes[0][0] // count, *shapes[0][1:])] * count
+
+    def read(self, block: Any, tensors: list[np.ndarray]) -> list[np.ndarray]:
+        return [np.concatenate(tensors)]
+
+    def write(self, block: Any, values: list[np.ndarray]) -> list[np.ndarray]:
+        return np.split(values[0], len(self.tensors.split()))
+
+
+class SideBySide(EndToEnd):
+    """Several linear maps of one size whose kernels are one, side by side."""
+
+    def shapes(self, block: Any, shapes: list[Shape]) -> list[Shape]:
+        return super().shapes(block, [shapes[0][::-1]])
+
+    def read(self, block: Any, tensors: list[np.ndarray]) -> list[np.ndarray]:
+        return [np.concatenate(tensors).T]
+
+    def write(self, block: Any, values: list[np.ndarray]) -> list[np.ndarray]:
+        return super().write(block, [values[0].T])
+
+
+class AlongLast(Rule):
+    """Several arrays of one shape that are one, joined along the last axis."""
+
+    def shapes(self, block: Any, shapes: list[Shape]) -> list[Shape]:
+        count = len(self.tensors.split())
+        return [(*shapes[0][:-1], shapes[0][-1] // count)] * count
+
+    def read(self, block: Any, tensors: list[np.ndarray]) -> list[np.ndarray]:
+        return [np.concatenate(tensors, axis=-1)]
+
+    def write(self, block: Any, values: list[np.ndarray]) -> list[np.ndarray]:
+        return np.split(values[0], len(self.tensors.split()), axis=-1)
+
+
+class Unsaved(Rule):
+    """A variable that no tensor holds, since it says how a layer was used: it starts afresh.
+
+    Its `tensors` are none, the empty string.
+    """
+
+    def shapes(self, block: Any, shapes: list[Shape]) -> list[Shape]:
+        return []
+
+    def write(self, block: Any, values: list[np.ndarray]) -> list[np.ndarray]:
+        return []
+
+
+class Experts(Rule):
+    """The linear maps of all experts of a mixture, in one stack `(E, in, out)`.
+
+    Each name has `{}` in the place of the expert's number. Where there are several names, the maps
+    of an expert stand side by side.
+    """
+
+    def names(self, block: Any) -> list[str]:
+        (stack,) = block.mixer.stacks
+        return [name.format(i) for i in range(stack.count) for name in self.tensors.split()]
+
+    def shapes(self, block: Any, shapes: list[Shape]) -> list[Shape]:
+        ((experts, inputs, outputs),) = shapes
+        count = len(self.tensors.split())
+        return [(outputs // count, inputs)] * (experts * count)
+
+    def read(self, block: Any, tensors: list[np.ndarray]) -> list[np.ndarray]:
+        count = len(self.tensors.split())
+        experts = len(tensors) // count
+        rows, inputs = tensors[0].shape
+        stack = np.empty((experts, inputs, rows * count), tensors[0].dtype)
+        for i, tensor in enumerate(tensors):
+            at = rows * (i % count)
+            stack[i // count, :, at : at + rows] = tensor.T
+        return [stack]
+
+    def write(self, block: Any, values: list[np.ndarray]) -> list[np.ndarray]:
+        count = len(self.tensors.split())
+        return [part for expert in values[0] for part in np.split(expert.T, count)]
+
+
+class GroupRows(Rule):
+    """A vector whose parts are the rows of a matrix, one for each `num_groups` of the mixer."""
+
+    def shapes(self, block: Any, shapes: list[Shape]) -> list[Shape]:
+        return [(shapes[0][0] * shapes[0][1],)]
+
+    def read(self, block: Any, tensors: list[np.ndarray]) -> list[np.ndarray]:
+        return [tensors[0].reshape(block.mixer.num_groups, -1)]
+
+    def write(self, block: Any, values: list[np.ndarray]) -> list[np.ndarray]:
+        return [values[0].reshape(-1)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Interleaved(Rule):
+    """A map whose rows stand a head at a time, some for each of several parts.
+
+    Here each part is whole, and a variable is one part, or several side by side.
+
+    Args:
+        parts: callable, from the mixer to how many heads there are, and the rows of each part of
+            one head.
+        takes: tuple of int, how many parts each variable has.
+    """
+
+    parts: Callable[[Any], tuple[int, list[int]]] = lambda mixer: (1, [])
+    takes: tuple[int, ...] = (1, 1)
+
+    def shapes(self, block: Any, shapes: list[Shape]) -> list[Shape]:
+        return [(sum(shape[-1] for shape in shapes), *shapes[0][:-1])]
+
+    def read(self, block: Any, tensors: list[np.ndarray]) -> list[np.ndarray]:
+        heads, sizes = self.parts(block.mixer)
+        (tensor,) = tensors
+        rows = tensor.reshape(heads, sum(sizes), *tensor.shape[1:])
+        parts = np.split(rows, np.cumsum(sizes)[:-1], axis=1)
+        parts = [part.reshape(-1, *tensor.shape[1:]) for part in parts]
+        ends = np.cumsum(self.takes)
+        return [
+            np.concatenate(parts[end - count : end]).T
+            for end, count in zip(ends, self.takes, strict=True)
+        ]
+
+    def write(self, block: Any, values: list[np.ndarray]) -> list[np.ndarray]:
+        heads, sizes = self.parts(block.mixer)
+        rows = np.concatenate([value.T for value in values])
+        parts = np.split(rows, np.cumsum([heads * size for size in sizes])[:-1])
+        parts = [part.reshape(heads, -1, *rows.shape[1:]) for part in parts]
+        return [np.concatenate(parts, axis=1).reshape(rows.shape)]

@@ -1,0 +1,240 @@
+"""Files are not believed: each of these folders is refused, in words, and nothing of it runs."""
+
+import json
+import resource
+
+import numpy as np
+import pytest
+
+pytest.importorskip("safetensors")
+
+from pretrained import hostile  # noqa: E402
+
+import ember_keras as ek  # noqa: E402
+
+pytestmark = pytest.mark.once
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A sound folder."""
+    ek.models.save_pretrained(hostile.small_model(), tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("name", hostile.SPOILED)
+def test_spoiled_folder(name, folder):
+    spoil, words = hostile.SPOILED[name]
+    spoil(folder)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ek.models.LoadError, match=words):
+        ek.models.from_pretrained(folder)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 200_000, "kilobytes"
+    assert not (folder / "opened").exists()
+
+
+def test_sound_folder(folder):
+    model = ek.models.from_pretrained(folder)
+    assert model.repeats == 2
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_what_changes_nothing_may_stand(folder):
+    equal = hostile.replaced("lm_head.weight", hostile_tensor(folder, "model.embed_tokens.weight"))
+    equal(folder)
+    hostile.replaced("model.layers.0.self_attn.rotary_emb.inv_freq", np.zeros(2, "f4"))(folder)
+    hostile.config(transformers_version="4.0", id2label={}, rope_scaling=None)(folder)
+    assert ek.models.from_pretrained(folder).repeats == 2
+
+
+def hostile_tensor(folder, name):
+    """One tensor of a folder."""
+    from safetensors.numpy import load_file
+
+    return load_file(folder / "model.safetensors")[name]
+
+
+def test_the_older_form_of_rotary_positions(folder):
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    del config["rope_parameters"]
+    scaling = {"type": "linear", "factor": 4.0}
+    path.write_text(json.dumps({**config, "rope_theta": 500.0, "rope_scaling": scaling}))
+    attention = ek.models.from_pretrained(folder).blocks[0]
+    assert attention["rotary_base"] == 500.0 and attention["rotary_scaling"] == {"factor": 4.0}
+
+
+def test_links_where_they_are_trusted(folder):
+    for name in ("config.json", "model.safetensors"):
+        hostile.linked(name)(folder)
+    assert ek.models.from_pretrained(folder, follow_links=True).repeats == 2
+
+
+def test_too_many_bytes(folder):
+    with pytest.raises(ek.models.LoadError, match="expected at most 100.*larger `max_bytes`"):
+        ek.models.from_pretrained(folder, max_bytes=100)
+
+
+def test_what_is_no_folder(folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such folder.*nothing is fetched"):
+        ek.models.from_pretrained("meta-llama/Llama-3.2-1B")
+    with pytest.raises(ek.models.LoadError, match="it is a file, expected a folder"):
+        ek.models.from_pretrained(folder / "config.json")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"blocks": ["hyena", "gated_mlp"]}, "llama: it has no `hyena`"),
+        ({"blocks": ["gated_mlp", "attention"]}, "llama: it cannot say this"),
+        ({"repeats": 1, "blocks": ["attention"]}, "llama: its layers are 2 blocks each"),
+        ({"embedding_scale": None}, "`embedding_scale` is 2.8284"),
+        ({"logit_cap": 5.0}, "`logit_cap` is 5.0"),
+        ({"norm": "layer_norm"}, "`norm.type` is 'layer_norm', which can only be 'rms_norm'"),
+        (
+            {"blocks": [{"type": "attention", "rotary": False}, "gated_mlp"]},
+            "`blocks.0..mixer.rotary` is False",
+        ),
+        (
+            {
+                "blocks": [
+                    {"type": "block", "mixer": "attention", "norm_position": "post"},
+                    "gated_mlp",
+                ]
+            },
+            "norm_position` is 'post'",
+        ),
+    ],
+)
+def test_a_model_that_no_family_has(options, words, tmp_path):
+    with pytest.raises(ValueError, match=words):
+        ek.models.save_pretrained(hostile.small_model(**options), tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_default_widths_are_written_as_numbers(tmp_path):
+    model = hostile.small_model(blocks=["attention", "gated_mlp"], dropout=0.1)
+    ek.models.save_pretrained(model, tmp_path / "model", eos_token_id=3)
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert config["intermediate_size"] == 24 and config["head_dim"] == 2
+    assert config["num_key_value_heads"] == 4 and config["eos_token_id"] == 3
+    assert ek.models.from_pretrained(tmp_path / "model").blocks[1]["hidden_dim"] == 24
+
+
+def test_a_mixture_of_ones_own(tmp_path):
+    mixture = {"type": "mixture_of_experts", "num_experts": 3, "z_loss": 0.0}
+    model = hostile.small_model(blocks=["attention", mixture], repeats=1)
+    ek.models.save_pretrained(model, tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert config["model_type"] == "mixtral" and config["intermediate_size"] == 24
+    again = ek.models.from_pretrained(tmp_path / "model")
+    tokens = np.array([[1, 2, 3, 4]])
+    np.testing.assert_allclose(
+        ek.backend.to_numpy(again(tokens)), ek.backend.to_numpy(model(tokens)), rtol=1e-5
+    )
+    name = "model.layers.0.block_sparse_moe.experts.2.w3.weight"
+    hostile.without(name)(tmp_path / "model")
+    with pytest.raises(ek.models.LoadError, match=f"1 tensor missing: '{name}'"):
+        ek.models.from_pretrained(tmp_path / "model")
+    mixture["router"] = "sigmoid"
+    with pytest.raises(ValueError, match="mixer.router.type` is 'sigmoid'"):
+        ek.models.save_pretrained(
+            hostile.small_model(blocks=["attention", mixture], repeats=1), tmp_path / "other"
+        )
+
+
+def test_as_another_family(folder, tmp_path):
+    model = ek.models.from_pretrained(folder)
+    ek.models.save_pretrained(model, tmp_path / "mistral", family="mistral")
+    assert '"model_type": "mistral"' in (tmp_path / "mistral" / "config.json").read_text()
+    assert ek.models.from_pretrained(tmp_path / "mistral").repeats == 2
+    with pytest.raises(ValueError, match="family='gpt2', expected one of llama"):
+        ek.models.save_pretrained(model, tmp_path / "x", family="gpt2")
+
+
+def test_a_folder_that_is_there_is_kept(folder):
+    before = (folder / "model.safetensors").read_bytes()
+    with pytest.raises(FileExistsError, match="not an empty folder"):
+        ek.models.save_pretrained(hostile.small_model(), folder)
+    assert (folder / "model.safetensors").read_bytes() == before
+
+
+def test_wrong_arguments(tmp_path):
+    with pytest.raises(TypeError, match="expected a CausalLM"):
+        ek.models.save_pretrained("model", tmp_path / "x")
+    model = ek.models.CausalLM()
+    with pytest.raises(ValueError, match="is not built"):
+        ek.models.save_pretrained(model, tmp_path / "x")
+    with pytest.raises(ValueError, match="dtype='int8', expected one of float32"):
+        ek.models.save_pretrained(hostile.small_model(), tmp_path / "x", dtype="int8")
+    with pytest.raises(ValueError, match="max_shard_bytes=0, expected at least 1"):
+        ek.models.save_pretrained(hostile.small_model(), tmp_path / "x", max_shard_bytes=0)
+
+
+def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
+    from ember_keras.models.pretrained import api
+
+    def fail(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(api, "_write_json", fail)
+    with pytest.raises(OSError, match="no space"):
+        ek.models.save_pretrained(hostile.small_model(), tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_the_packages(folder, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(ImportError, match="`safetensors`.*ember-keras.pretrained"):
+        ek.models.from_pretrained(folder)
+    with pytest.raises(ImportError, match="`tokenizers`.*ember-keras.pretrained"):
+        ek.models.load_tokenizer(folder)
+
+
+@pytest.fixture
+def tokenizer():
+    """A tokenizer of a few words."""
+    tokenizers = pytest.importorskip("tokenizers")
+    words = {"[UNK]": 0, "once": 1, "upon": 2, "a": 3, "time": 4}
+    found = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+    found.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    return found
+
+
+def test_tokenizer_both_ways(tokenizer, tmp_path):
+    ek.models.save_pretrained(hostile.small_model(), tmp_path / "model", tokenizer=tokenizer)
+    again = ek.models.load_tokenizer(tmp_path / "model")
+    assert again.encode("once upon a time").ids == [1, 2, 3, 4]
+    assert again.decode([1, 2]) == "once upon"
+
+
+def test_tokenizers_that_are_refused(tokenizer, folder):
+    with pytest.raises(ek.models.LoadError, match="`tokenizer.json` is missing"):
+        ek.models.load_tokenizer(folder)
+    path = folder / "tokenizer.json"
+    path.write_text("{}")
+    with pytest.raises(ek.models.LoadError, match="it has no `model`"):
+        ek.models.load_tokenizer(folder)
+    path.write_text('{"model": {"type": "WordLevel", "vocab": "/etc/passwd"}}')
+    with pytest.raises(ek.models.LoadError, match="it is no tokenizer"):
+        ek.models.load_tokenizer(folder)
+    path.write_text("[" * 900)
+    with pytest.raises(ek.models.LoadError, match="nests 900 levels"):
+        ek.models.load_tokenizer(folder)
+    path.unlink()
+    path.symlink_to(folder / "config.json")
+    with pytest.raises(ek.models.LoadError, match="it is a link"):
+        ek.models.load_tokenizer(folder)
+
+
+def test_options_of_the_model_that_make_no_sense():
+    with pytest.raises(ValueError, match="embedding_scale=0.0, expected more than 0"):
+        ek.models.CausalLM(embedding_scale=0.0)
+    with pytest.raises(ValueError, match="logit_cap=-1.0, expected more than 0"):
+        ek.models.CausalLM(logit_cap=-1.0)
+    with pytest.raises(ValueError, match="epsilon=0.0, expected more than 0"):
+        ek.layers.ZeroCentredRMSNorm(epsilon=0.0)
