@@ -67,10 +67,13 @@ class MaskedText(ByteText):
         data = super().load(seed)
         rng = np.random.default_rng([seed, 1])
         train = data.train.x
-        parts = [None if part is None else self._hidden(part, rng) for part in _parts(data)]
+        validation, test = (
+            None if part is None else self._hidden(part, rng)
+            for part in (data.validation, data.test)
+        )
         description = {**data.description, "vocab_size": MASK + 1, "unit": "fraction restored"}
         train_split = self._hidden(Split(train, train, np.ones(train.shape, np.float32)), rng)
-        return TaskData(train_split, *parts, description, data.extra)
+        return TaskData(train_split, validation, test, description, data.extra)
 
     def _hidden(self, split: Split, rng: np.random.Generator) -> Split:
         weight = np.ones(split.x.shape, np.float32)
@@ -109,10 +112,6 @@ class MaskedText(ByteText):
     def read(self, path: str, description: dict[str, Any] | None = None) -> Split:
         """A text file or folder in windows, with bytes hidden."""
         return self._hidden(super().read(path, description), np.random.default_rng(1))
-
-
-def _parts(data: TaskData) -> tuple[Split | None, Split | None]:
-    return data.validation, data.test
 
 
 def hide(x: np.ndarray, rate: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
