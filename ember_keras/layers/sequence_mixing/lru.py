@@ -95,20 +95,23 @@ class LRU(SequenceMixer):
         self.output_projection = dense(width, "output_projection", states**-0.5)
         self.input_projection.build(input_shape)
         self.output_projection.build((*input_shape[:-1], 2 * states))
-        self.log_decay = self.add_wide_weight((states,), self._ring, "log_decay")
+        # The same numbers at each call, so that the gain belongs to the decay.
+        area = keras.initializers.RandomUniform(self.min_radius**2 + 1e-8, self.max_radius**2)
+
+        def ring(shape: Any, dtype: Any) -> Any:
+            return ops.cast(ops.log(-0.5 * ops.log(area(shape, "float32"))), dtype)
+
+        def gain(shape: Any, dtype: Any) -> Any:
+            radius = ops.exp(-ops.exp(ring(shape, dtype)))
+            return 0.5 * ops.log(1.0 - radius * radius)
+
+        self.log_decay = self.add_wide_weight((states,), ring, "log_decay")
         self.log_angle = self.add_wide_weight((states,), self._angles, "log_angle")
-        radius = ops.exp(-ops.exp(wide(self.log_decay)))
-        gamma = 0.5 * ops.log(1.0 - radius * radius)
-        self.log_gain = self.add_wide_weight((states,), lambda *_, **__: gamma, "log_gain")
+        self.log_gain = self.add_wide_weight((states,), gain, "log_gain")
         self.skip = self.add_weight(
             (width,), keras.initializers.RandomNormal(stddev=1.0), name="skip"
         )
         super().build(input_shape)
-
-    def _ring(self, shape: Any, dtype: Any) -> Any:
-        area = keras.initializers.RandomUniform(self.min_radius**2 + 1e-8, self.max_radius**2)
-        square = area(shape, "float32")
-        return ops.cast(ops.log(-0.5 * ops.log(square)), dtype)
 
     def _angles(self, shape: Any, dtype: Any) -> Any:
         phases = keras.initializers.RandomUniform(1e-4 * self.max_phase, self.max_phase)
