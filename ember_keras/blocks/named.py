@@ -354,3 +354,40 @@ class xLSTMBlock(Configured):
 
     _own_mixer = "expanded_mlstm"
     _own_norm = "layer_norm"
+
+
+@registry.blocks.register("moe_block")
+class MoEBlock(Configured):
+    """Attention, then a mixture of experts, for more parameters at the same cost a token.
+
+    A transformer block whose MLP is a mixture (Jiang et al. 2024, arXiv 2401.04088, section 2);
+    with another mixer, that of any other model.
+
+    Args:
+        mixer: a name, configuration or layer of `registry.sequence_mixers`; `attention` when
+            None.
+        channel_mixer: a name, configuration or layer of `registry.channel_mixers`;
+            `mixture_of_experts` when None.
+        norm: a name or configuration of `registry.norms`; `rms_norm` when None.
+        norm_position: "pre" or "post", as in `Block`.
+        residual: "plain", "scaled", "gated" or "none", as in `Block`.
+        dropout: float in [0, 1), as in `Block`.
+        stochastic_depth: float in [0, 1), as in `Block`.
+        **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
+
+    Call arguments: those of every sequence mixer, `x` `(B, T, D)` first.
+
+    Output shape: `(B, T, D)`.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import ember_keras as ek
+
+    block = ek.blocks.MoEBlock(channel_mixer={"type": "mixture_of_experts", "num_experts": 4})
+    print(block(np.ones((2, 7, 16), "float32")).shape)  # (2, 7, 16)
+    ```
+    """
+
+    _own_channel_mixer = "mixture_of_experts"

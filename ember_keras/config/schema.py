@@ -8,6 +8,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
+from ember_keras.config import presets
 from ember_keras.config.validation import _adapter, arguments_of, component_kinds, section_of
 
 
@@ -18,13 +19,22 @@ def json_schema(
 
     An editor that knows it completes keys and names while a configuration is typed.
     """
-    definitions: dict[str, Any] = {}
+    definitions: dict[str, Any] = {
+        "preset": {
+            "type": "object",
+            "description": "A model by name and size, with whatever keys of the model beside it.",
+            "properties": {"preset": {"enum": presets.names()}},
+            "required": ["preset"],
+        }
+    }
     for kind in kinds:
         names = table(kind).names()
         definitions[kind] = {
             "description": f"One of the registered {kind.replace('_', ' ')}.",
             "anyOf": [{"enum": names}, *({"$ref": f"#/$defs/{kind}.{n}"} for n in names)],
         }
+        if kind == "models":
+            definitions[kind]["anyOf"].append({"$ref": "#/$defs/preset"})
         for name in names:
             definitions[f"{kind}.{name}"] = _component(table(kind), name, definitions)
     return {

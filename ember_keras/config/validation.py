@@ -15,7 +15,7 @@ from typing import Any
 
 import pydantic
 
-from ember_keras.config import aliases
+from ember_keras.config import aliases, presets
 from ember_keras.config.components import Component, nearest
 
 # What any Keras layer takes beside its own arguments; only Python code may pass these.
@@ -78,7 +78,8 @@ def validate_component(
     """Checks one component's configuration.
 
     Args:
-        config: str or dict, a registered name or `{"type": name, argument: value, ...}`.
+        config: str or dict, a registered name or `{"type": name, argument: value, ...}`; a model
+            may have `preset` in the place of `type`.
         kinds: tuple of str, the registry kinds where the name may stand.
         table: callable, from a kind to its registry.
         overrides: dict, arguments given in Python, which may also be those of every Keras layer.
@@ -96,6 +97,11 @@ def validate_component(
             f"received {config!r} ({type(config).__name__}), expected a name out of {where}, or a "
             "mapping with `type` and its arguments.",
         )
+    if "models" in kinds and "preset" in config:
+        try:
+            config = presets.expand(config)
+        except ValueError as error:
+            raise ConfigError(join(path, "preset"), str(error)) from None
     if "type" not in config:
         raise ConfigError(
             path,

@@ -24,7 +24,7 @@ from ember_keras.models.sequence_model import SequenceModel
 _Blocks = list[Annotated[Any, Component(*BLOCK_KINDS)]]
 
 
-class _SummaryModel(HeadedModel):
+class SummaryModel(HeadedModel):
     """An input map, a stack of blocks, a pooling over time, and a linear head."""
 
     def __init__(
@@ -54,7 +54,7 @@ class _SummaryModel(HeadedModel):
         self.backbone = SequenceModel(blocks, repeats, norm, dropout, dtype=policy, name="backbone")
         self.drop = keras.layers.Dropout(dropout, dtype=policy, name="drop")
         # The answer is float32 whatever the blocks compute in, as a loss wants it.
-        self.head = Projection(outputs, dtype=_float32_head(policy), name="head")
+        self.head = Projection(outputs, dtype=float32_head(policy), name="head")
 
     @property
     def is_causal(self) -> bool:
@@ -103,8 +103,12 @@ class _SummaryModel(HeadedModel):
         hidden, past = hidden if return_state else (hidden, None)
         before = None if state is None else state["pool"]
         summary, pooled = pool(hidden, mask, before, self.pooling)
-        answer = self.head(self.drop(summary, training=training))
+        answer = self._shaped(self.head(self.drop(summary, training=training)))
         return (answer, {"backbone": past, "pool": pooled}) if return_state else answer
+
+    def _shaped(self, answer: Any) -> Any:
+        """The answer `(B, outputs)` in the shape that the model gives."""
+        return answer
 
     def _step(self, x_t: Any, state: State) -> tuple[Any, State]:
         return self(ops.expand_dims(x_t, 1), state=state, return_state=True)
@@ -137,14 +141,15 @@ class _SummaryModel(HeadedModel):
         }
 
 
-def _float32_head(policy: Any) -> Any:
+def float32_head(policy: Any) -> Any:
+    """The policy of a head over blocks of `policy`: float32 unless their weights are narrower."""
     if policy.variable_dtype == "float32":
         return keras.DTypePolicy("float32")
     return policy
 
 
 @registry.models.register("sequence_classifier")
-class SequenceClassifier(_SummaryModel):
+class SequenceClassifier(SummaryModel):
     """Says which class a whole sequence belongs to.
 
     An input map, a stack of blocks, a pooling over the real positions, and a linear head. With
@@ -205,7 +210,7 @@ class SequenceClassifier(_SummaryModel):
 
 
 @registry.models.register("sequence_regressor")
-class SequenceRegressor(_SummaryModel):
+class SequenceRegressor(SummaryModel):
     """Gives numbers for a whole sequence.
 
     The same as `SequenceClassifier`, with a linear answer of `num_outputs` numbers.

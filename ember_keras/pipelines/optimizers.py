@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 import keras
 
+from ember_keras.models.decay import exclude_from_decay
 from ember_keras.pipelines.settings import TrainingSettings
-
-# What shapes a memory or a scale is no map between features: smaller is not simpler there.
-_NOT_DECAYED = re.compile(r"norm|filter|short_conv|decay|(^|[/_])(rate|skip|frequency|log)([/_]|$)")
 
 
 def make_optimizer(settings: TrainingSettings, model: keras.Model) -> keras.optimizers.Optimizer:
@@ -33,12 +29,5 @@ def make_optimizer(settings: TrainingSettings, model: keras.Model) -> keras.opti
         arguments["weight_decay"] = 0.0
     optimizer = classes[settings.optimizer](**arguments)
     if settings.weight_decay:
-        optimizer.exclude_from_weight_decay(
-            var_list=[v for v in model.trainable_variables if not is_decayed(v)]
-        )
+        exclude_from_decay(optimizer, model)
     return optimizer
-
-
-def is_decayed(variable: keras.Variable) -> bool:
-    """Whether weight decay applies: matrices between features, and nothing else."""
-    return len(variable.shape) >= 2 and not _NOT_DECAYED.search(variable.path)

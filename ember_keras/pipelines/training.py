@@ -102,7 +102,7 @@ class Training:
         sample: SampleSettings | None = _SAMPLE,
     ):
         self.task = task if isinstance(task, Task) else registry.tasks.build(task)
-        self.model = {"type": model} if isinstance(model, str) else model
+        self.model = registry.check(model, ("models",))
         self.name = name if name is not None else registry.tasks.name_of(self.task) or "run"
         check_name(self.name)
         if seed < 0:
@@ -160,7 +160,7 @@ class Training:
         model = build_model(self.model, self.task, data, self.training.dtype)
         config = {"type": "training", **self.get_config()}
         config["model"] = explicit_config(model, "models")
-        if not isinstance(model, keras.Model) or not hasattr(self.task, "to_text"):
+        if not hasattr(model, "generate") or not hasattr(self.task, "to_text"):
             config["sample"] = None
         write_text(folder.path / CONFIG, to_yaml(config))
         write_text(folder.path / DATA, to_json(data.description))
@@ -325,13 +325,18 @@ def build_model(
         raise ConfigError(f"model.{error.path}".rstrip("."), error.problem) from error
     except (TypeError, ValueError) as error:
         raise ConfigError("model", message_of(error)) from error
-    (size,) = task.model_arguments(data).values()
-    steps = x.shape[1:2] if task.kind == "language_modeling" else ()
-    if tuple(outputs.shape) != (2, *steps, size):
+    if task.kind == "language_modeling" and not getattr(model, "is_causal", True):
+        raise ConfigError(
+            "model",
+            f"received a {name!r} that looks both ways, which would see the tokens that the task "
+            "asks for. Give it causal blocks, or use a causal_lm.",
+        )
+    expected = (2, *task.output_shape(data))
+    if tuple(outputs.shape) != expected:
         raise ConfigError(
             "model.type",
             f"received {name!r}, whose outputs for 2 samples are {tuple(outputs.shape)}; the task "
-            f"needs {(2, *steps, size)}, for {task.kind.replace('_', ' ')}.",
+            f"needs {expected}, for {task.kind.replace('_', ' ')}.",
         )
     return model
 

@@ -3,7 +3,21 @@
 from ember_keras.tasks.base import Split, Task, TaskData
 from ember_keras.tasks.batches import Batches
 from ember_keras.tasks.byte_text import ByteText
+from ember_keras.tasks.compression import Compression
 from ember_keras.tasks.in_context_recall import InContextRecall
+from ember_keras.tasks.masked_text import MaskedText
+from ember_keras.tasks.state_tracking import StateTracking
 from ember_keras.tasks.time_series import TimeSeries
 
-__all__ = ["Batches", "ByteText", "InContextRecall", "Split", "Task", "TaskData", "TimeSeries"]
+__all__ = [
+    "Batches",
+    "ByteText",
+    "Compression",
+    "InContextRecall",
+    "MaskedText",
+    "Split",
+    "StateTracking",
+    "Task",
+    "TaskData",
+    "TimeSeries",
+]

@@ -24,7 +24,16 @@ import numpy as np
 
 from ember_keras.tasks.batches import Batches
 
-Kind = Literal["language_modeling", "classification", "regression"]
+Kind = Literal[
+    "language_modeling",
+    "masked_modeling",
+    "reconstruction",
+    "token_classification",
+    "classification",
+    "regression",
+]
+AT_POSITIONS = ("language_modeling", "masked_modeling", "reconstruction", "token_classification")
+"""The kinds that have an answer at every position."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,9 +110,10 @@ class Task:
     each argument of its `__init__` as an attribute of the same name.
 
     Attributes:
-        kind: "language_modeling" (`(B, T)` tokens in, `(B, T, vocab_size)` logits out),
-            "classification" (`(B, num_classes)` logits out) or "regression" (`(B, num_outputs)`
-            out).
+        kind: "language_modeling" (`(B, T)` tokens in, `(B, T, vocab_size)` logits of the next ones
+            out), "masked_modeling" and "reconstruction" (the same, of the tokens themselves),
+            "token_classification" (`(B, T, num_classes)` logits out), "classification"
+            (`(B, num_classes)` logits out) or "regression" (`(B, num_outputs)` out).
         main_metric: the figure of `summarize` by which models of this task compare.
         higher_is_better: which way `main_metric` goes.
     """
@@ -124,10 +134,18 @@ class Task:
         """
         key = {
             "language_modeling": "vocab_size",
+            "masked_modeling": "vocab_size",
+            "reconstruction": "vocab_size",
+            "token_classification": "num_classes",
             "classification": "num_classes",
             "regression": "num_outputs",
         }[self.kind]
         return {key: data.description[key]}
+
+    def output_shape(self, data: TaskData) -> tuple[int, ...]:
+        """The shape of what a model gives for one sample."""
+        size = next(iter(self.model_arguments(data).values()))
+        return (data.train.x.shape[1], size) if self.kind in AT_POSITIONS else (size,)
 
     def compile_arguments(self) -> dict[str, Any]:
         """`loss` and metrics for `compile`, as new Keras objects.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ember_keras import registry
-from ember_keras.tasks.base import Batches, Split, Task, TaskData
+from ember_keras.tasks.base import Batches, Kind, Split, Task, TaskData
 from ember_keras.tasks.checks import at_least, fraction
 
 SUFFIXES = (".md", ".rst", ".text", ".txt")
@@ -57,7 +57,7 @@ class ByteText(Task):
     ```
     """
 
-    kind = "language_modeling"
+    kind: Kind = "language_modeling"
     main_metric = "bits_per_byte"
     higher_is_better = False
 

@@ -10,6 +10,7 @@ BRIEFLY = ["training.epochs=1", "training.steps_per_epoch=2", "training.batch_si
 SMALLER = {
     "byte_lm": ["model.width=16", "model.repeats=1", "task.length=64", "task.holdout=0.01"],
     "in_context_recall": ["model.width=16", "task.train_samples=64"],
+    "preset_lm": ["model.preset=griffin-tiny", "task.length=64", "task.holdout=0.01"],
     "mixture_lm": ["model.width=16", "model.repeats=1", "task.length=64", "task.holdout=0.01"],
     "time_series": ["model.width=16"],
 }
@@ -19,7 +20,7 @@ SMALLER = {
 @pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
 def test_example(command, name):
     changes = [*BRIEFLY, *SMALLER[name]]
-    if name in ("byte_lm", "mixture_lm"):
+    if name.endswith("_lm"):
         changes.append("sample.length=8")
     if name == "in_context_recall":
         changes += ["task.validation_samples=64", "task.test_samples=64"]

@@ -86,6 +86,10 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"blocks": ["hyena", "gated_mlp", "attention"], "tie_embeddings": False},
         {"blocks": ["fft_conv"], "repeats": 2, "pad_token": 0, "logit_cap": 3.0},
     ],
+    "masked_lm": [{"blocks": ["lru"], "tie_embeddings": False, "pad_token": 0}],
+    "autoencoder": [{"blocks": ["lru"], "vocab_size": 11}],
+    "forecaster": [{"blocks": ["lru"], "horizon": 2, "num_outputs": 3}],
+    "token_classifier": [{"blocks": ["lru", "mlp"], "vocab_size": 11, "pad_token": 0}],
     "sequence_classifier": [
         {"blocks": ["fft_conv", "mlp"], "pooling": "max"},
         {"blocks": ["hyena"], "pooling": "last", "vocab_size": 11},
@@ -147,7 +151,8 @@ class Case:
 
     def _tokens(self) -> int | None:
         arguments = dict(self.options)
-        return arguments.get("vocab_size", 256 if self.name == "causal_lm" else None)
+        default = {"causal_lm": 256, "masked_lm": 256, "autoencoder": 16}.get(self.name)
+        return arguments.get("vocab_size", default)
 
     def inputs(self, rng: np.random.Generator, batch: int, time: int) -> np.ndarray:
         """A batch of inputs, `(B, T)` tokens or `(B, T, D)` vectors."""
@@ -164,7 +169,7 @@ class Case:
     @property
     def summarizes(self) -> bool:
         """Whether it gives one answer for a sequence, in place of one a position."""
-        return self.name in ("sequence_classifier", "sequence_regressor")
+        return self.name in ("sequence_classifier", "sequence_regressor", "forecaster")
 
 
 def forget_others(case: Case) -> bool:

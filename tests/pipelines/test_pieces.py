@@ -4,11 +4,13 @@ import pytest
 
 import ember_keras as ek
 from ember_keras.config import ConfigError, to_yaml
+from ember_keras.models.decay import is_decayed
 from ember_keras.pipelines import InputError, RunError, TrainingSettings
 from ember_keras.pipelines.errors import message_of
 from ember_keras.pipelines.figures import even_batch_size
 from ember_keras.pipelines.files import RunFolder, check_name, write_text
-from ember_keras.pipelines.optimizers import is_decayed, make_optimizer
+from ember_keras.pipelines.optimizers import make_optimizer
+from ember_keras.pipelines.training import build_model
 
 EXPERIMENT = {
     "type": "training",
@@ -78,6 +80,15 @@ def test_weight_decay_is_for_matrices_between_features():
         settings = TrainingSettings(optimizer=name, weight_decay=0.1, beta_2=0.9)
         optimizer = make_optimizer(settings, model)
         assert optimizer.weight_decay == 0.1 and optimizer.global_clipnorm == 1.0
+
+
+def test_a_model_that_sees_what_it_is_to_predict_is_refused():
+    task = ek.registry.tasks.build("in_context_recall", length=8, train_samples=4)
+    data = task.load(0)
+    with pytest.raises(ConfigError, match="looks both ways"):
+        build_model({"type": "masked_lm", "width": 8}, task, data)
+    causal = {"type": "masked_lm", "width": 8, "blocks": ["lru"]}
+    assert build_model(causal, task, data).vocab_size == 16
 
 
 def test_configuration_round_trip():

@@ -13,7 +13,7 @@ backend blocks callbacks config interop layers models ops pipelines registry tas
 SURFACE = {
     "": ["EmberTensor", "load_model", "save_model", *ROOMS],
     "blocks": """
-        Block FFTConvBlock HybridBlock HyenaBlock LSTMBlock MambaBlock RWKVBlock Repeat
+        Block FFTConvBlock HybridBlock HyenaBlock LSTMBlock MambaBlock MoEBlock RWKVBlock Repeat
         TransformerBlock xLSTMBlock
     """.split(),
     "layers": """
@@ -31,9 +31,10 @@ SURFACE = {
         ZeroCentredRMSNorm
     """.split(),
     "models": """
-        CausalLM LoadError Past Piece SequenceClassifier SequenceModel SequenceRegressor Stream
-        from_pretrained load_model load_tokenizer load_weights save_model save_pretrained
-        save_weights
+        Autoencoder CausalLM Forecaster LoadError MaskedLM Past Piece PinballLoss
+        SequenceClassifier SequenceModel SequenceRegressor Stream TokenClassifier decay_groups
+        exclude_from_decay from_pretrained load_model load_tokenizer load_weights presets
+        save_model save_pretrained save_weights
     """.split(),
     "interop": "keras_layers mambapy ncps torch_nn transformers xlstm".split(),
     "callbacks": """

@@ -106,13 +106,13 @@ class LRU(SequenceMixer):
         super().build(input_shape)
 
     def _ring(self, shape: Any, dtype: Any) -> Any:
-        square = keras.random.uniform(
-            shape, self.min_radius**2 + 1e-8, self.max_radius**2, dtype="float32"
-        )
+        area = keras.initializers.RandomUniform(self.min_radius**2 + 1e-8, self.max_radius**2)
+        square = area(shape, "float32")
         return ops.cast(ops.log(-0.5 * ops.log(square)), dtype)
 
     def _angles(self, shape: Any, dtype: Any) -> Any:
-        angle = keras.random.uniform(shape, 1e-4 * self.max_phase, self.max_phase, dtype="float32")
+        phases = keras.initializers.RandomUniform(1e-4 * self.max_phase, self.max_phase)
+        angle = phases(shape, "float32")
         return ops.cast(ops.log(angle), dtype)
 
     def mix(

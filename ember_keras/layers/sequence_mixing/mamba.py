@@ -154,7 +154,7 @@ class Mamba(SequenceMixer):
     def _step_bias(self, shape: Any, dtype: Any) -> Any:
         """What softplus makes step sizes of, whose logarithms are uniform."""
         low, high = math.log(self.min_step), math.log(self.max_step)
-        step = ops.exp(keras.random.uniform(shape, low, high, dtype="float32"))
+        step = ops.exp(keras.initializers.RandomUniform(low, high)(shape, "float32"))
         return ops.cast(step + ops.log(-ops.expm1(-step)), dtype)
 
     def mix(

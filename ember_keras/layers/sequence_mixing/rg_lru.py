@@ -125,9 +125,8 @@ class RGLRU(SequenceMixer):
 
     def _decays(self, shape: Any, dtype: Any) -> Any:
         """Lambda such that the decays where the gate is 1 are uniform in area on a ring."""
-        square = keras.random.uniform(
-            shape, self.min_radius**2, self.max_radius**2, dtype="float32"
-        )
+        area = keras.initializers.RandomUniform(self.min_radius**2, self.max_radius**2)
+        square = area(shape, "float32")
         rate = -0.5 * ops.log(square) / self.exponent
         return ops.cast(ops.log(ops.expm1(rate)), dtype)
 

@@ -1,0 +1,160 @@
+"""A model of what comes next in a series, with quantiles, and its loss."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import keras
+from keras import ops
+
+from ember_keras import registry
+from ember_keras.config import Component
+from ember_keras.models.base import BLOCK_KINDS, DEFAULT_BLOCKS, require_positive
+from ember_keras.models.summary_models import SummaryModel
+
+_Blocks = list[Annotated[Any, Component(*BLOCK_KINDS)]]
+_QUANTILES: Any = (0.1, 0.5, 0.9)
+
+
+@registry.models.register("forecaster")
+class Forecaster(SummaryModel):
+    """Gives quantiles of the next values of a series, several steps ahead.
+
+    An input map, a stack of blocks, and a linear head on the last real position that gives all
+    steps at once (Wen et al. 2017, arXiv 1711.11053, section 3). The quantiles of a value never
+    cross: each is the one below it plus a positive number. With causal blocks it reads a stream:
+    `step` gives the forecast after all that was seen so far.
+
+    Args:
+        horizon: int >= 1. How many steps ahead.
+        num_outputs: int >= 1. How many values a step.
+        quantiles: list of float in (0, 1), rising, at least one.
+        width: int >= 1. D, the model width.
+        blocks: list of names or configurations of `registry.blocks`, `registry.sequence_mixers` or
+            `registry.channel_mixers`.
+        repeats: int >= 1. How many times the list stands, one after another.
+        norm: a name or configuration of `registry.norms`.
+        dropout: float in [0, 1), in the blocks and before the head.
+        **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
+
+    Call arguments:
+        x: float tensor `(B, T, F)`, or a dict of it (`x`) with `mask`, as `fit` takes it.
+        state, mask, training, return_state: those of every sequence mixer. It takes no
+            `segment_ids`.
+
+    Output shape: `(B, horizon, num_outputs, Q)` for Q quantiles.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import ember_keras as ek
+
+    model = ek.models.Forecaster(horizon=4, width=16, blocks=["lru", "mlp"])
+    print(model(np.ones((2, 40, 1), "float32")).shape)  # (2, 4, 1, 3)
+    model.compile("adam", ek.models.PinballLoss(model.quantiles))
+    ```
+    """
+
+    def __init__(
+        self,
+        horizon: int = 1,
+        num_outputs: int = 1,
+        quantiles: list[float] = _QUANTILES,
+        width: int = 64,
+        blocks: _Blocks = DEFAULT_BLOCKS,
+        repeats: int = 1,
+        norm: Annotated[Any, Component("norms")] = "rms_norm",
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ):
+        quantiles = checked_quantiles("Forecaster", quantiles)
+        outputs = max(horizon, 1) * max(num_outputs, 1) * len(quantiles)
+        super().__init__(outputs, width, blocks, repeats, norm, dropout, "last", None, **kwargs)
+        require_positive(self, horizon=horizon, num_outputs=num_outputs)
+        self.horizon = horizon
+        self.num_outputs = num_outputs
+        self.quantiles = quantiles
+
+    def _shaped(self, answer: Any) -> Any:
+        sizes = (self.horizon, self.num_outputs, len(self.quantiles))
+        answer = ops.reshape(answer, (-1, *sizes))
+        rises = ops.softplus(answer[..., 1:])
+        return ops.cumsum(ops.concatenate([answer[..., :1], rises], axis=-1), axis=-1)
+
+    def _output_spec(self, x: Any) -> Any:
+        spec = super()._output_spec(x)
+        sizes = (self.horizon, self.num_outputs, len(self.quantiles))
+        return keras.KerasTensor((spec.shape[0], *sizes), dtype=spec.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        config.pop("pooling")
+        config.pop("vocab_size")
+        own = {"horizon": self.horizon, "num_outputs": self.num_outputs}
+        return {**config, **own, "quantiles": list(self.quantiles)}
+
+
+@keras.saving.register_keras_serializable(package="ember_keras")
+class PinballLoss(keras.losses.Loss):
+    """The loss whose least value a quantile has: `max(q (y - z), (q - 1) (y - z))`.
+
+    The mean over the quantiles, for a `Forecaster` (Koenker & Bassett 1978,
+    doi 10.2307/1913643).
+
+    Args:
+        quantiles: list of float in (0, 1), rising; those of the model.
+        reduction: str or None, as of any Keras loss.
+        name: str.
+        **kwargs: `dtype`, as of any Keras loss.
+
+    Call arguments:
+        y_true: float tensor `(B, horizon, num_outputs)`.
+        y_pred: float tensor `(B, horizon, num_outputs, Q)`.
+
+    Example:
+
+    ```python
+    import ember_keras as ek
+    import numpy as np
+
+    loss = ek.models.PinballLoss([0.1, 0.5, 0.9])
+    print(float(loss(np.ones((1, 1, 1)), np.array([[[[0.0, 1.0, 2.0]]]]))))  # 0.0667
+    ```
+    """
+
+    def __init__(
+        self,
+        quantiles: list[float] = _QUANTILES,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "pinball",
+        **kwargs: Any,
+    ):
+        super().__init__(name=name, reduction=reduction, **kwargs)
+        self.quantiles = checked_quantiles("PinballLoss", quantiles)
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return pinball(y_true, y_pred, self.quantiles)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "quantiles": self.quantiles}
+
+
+def pinball(y_true: Any, y_pred: Any, quantiles: list[float]) -> Any:
+    """The pinball loss `(B, horizon, num_outputs)`, the mean over the quantiles."""
+    y_pred = ops.convert_to_tensor(y_pred)
+    q = ops.convert_to_tensor(quantiles, dtype=y_pred.dtype)
+    error = ops.expand_dims(ops.cast(y_true, y_pred.dtype), -1) - y_pred
+    return ops.mean(ops.maximum(q * error, (q - 1) * error), axis=-1)
+
+
+def checked_quantiles(owner: str, quantiles: Any) -> list[float]:
+    """The quantiles as a list; refused where they are none, or do not rise."""
+    found = [float(q) for q in quantiles]
+    rising = all(a < b for a, b in zip(found, found[1:], strict=False))
+    if not found or not rising or not all(0 < q < 1 for q in found):
+        raise ValueError(
+            f"`{owner}` received quantiles={list(quantiles)}, expected rising numbers between 0 "
+            "and 1, at least one. Use e.g. [0.1, 0.5, 0.9]."
+        )
+    return found
