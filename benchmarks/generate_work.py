@@ -1,5 +1,6 @@
 """The workers of `benchmarks.generate`."""
 
+import copy
 import time
 
 from benchmarks.common import TOLERANCE, difference, summary
@@ -75,15 +76,18 @@ def ours(job):
     theirs, prompt = _theirs(job)
     with torch.no_grad():
         logits = theirs(prompt).logits.numpy()
+        exact = copy.deepcopy(theirs).double()(prompt).logits.numpy()
     expected = _generate(theirs, prompt, job["new"])
     model = _converted(theirs, job)
     del theirs
     tokens = prompt[0].numpy().astype("int32")
     from ember_keras import backend
 
-    off = difference(backend.to_numpy(model(tokens[None])), logits)
-    if off > TOLERANCE:
-        return {"error": f"logits differ by {off:.1e} of the scale"}
+    # Rounding grows with depth: ours may be as far from float64 as theirs, and half as far again.
+    off = difference(backend.to_numpy(model(tokens[None])), exact)
+    allowed = max(TOLERANCE, 1.5 * difference(logits, exact))
+    if off > allowed:
+        return {"error": f"logits are {off:.1e} of the scale off float64, expected {allowed:.1e}"}
 
     def generate():
         return model.generate(tokens, max_new_tokens=job["new"], temperature=0.0)
@@ -92,7 +96,10 @@ def ours(job):
     if not np.array_equal(found, expected):
         at = int(np.argmax(found != expected)) - PROMPT
         return {"error": f"the new token {at} is another"}
-    return {**_rates(job, generate), "check": f"{job['new']} tokens equal, logits to {off:.0e}"}
+    return {
+        **_rates(job, generate),
+        "check": f"{job['new']} tokens equal, logits {off:.0e} off float64",
+    }
 
 
 def _converted(theirs, job):

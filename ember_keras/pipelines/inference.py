@@ -189,7 +189,7 @@ class Generation:
 
 def _coding(
     opened: Opened,
-) -> tuple[Callable[[str], np.ndarray], Callable[[np.ndarray], bytes]]:
+) -> tuple[Callable[[str], np.ndarray], Callable[[list[int]], bytes]]:
     """How text becomes tokens and back: bytes for a model of bytes, else numbers."""
     is_text = hasattr(opened.task, "to_text") if opened.task else opened.model.vocab_size == 256
     if is_text:

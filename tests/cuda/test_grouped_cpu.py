@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import sanitizers
 
 from ember_keras.cuda import build, grouped, library
 from ember_keras.ops.engines.grouped_matmul import naive
@@ -112,3 +113,14 @@ def test_sizes_that_overflow_are_refused(kernel):
     offsets = np.zeros(5, "int32")
     status = kernel._rows(sizes, None, None, grouped.address(offsets), None)
     assert "too large" in kernel._error(status).decode()
+
+
+@pytest.mark.matrix
+def test_random_calls_under_the_sanitizers(tmp_path):
+    path = build.build(tmp_path, flags=sanitizers.FLAGS)
+    sanitizers.run(
+        "import sys, numpy as np, test_grouped_cpu as tests\n"
+        "kernel = tests.grouped.Kernel(sys.argv[1])\n"
+        "tests.test_random_calls(kernel, np.random.default_rng(1))\n",
+        path,
+    )
