@@ -24,9 +24,17 @@ class Stacked(Stateful):
         return all(block.is_causal for block in self.stack)
 
     def _run_stack(
-        self, x: Any, state: State | None, return_state: bool, **options: Any
+        self,
+        x: Any,
+        state: State | None,
+        return_state: bool,
+        seen: list[Any] | None = None,
+        **options: Any,
     ) -> tuple[Any, State]:
-        """The output of the last block, and the list of states, empty where it is not asked for."""
+        """The output of the last block, and the list of states, empty where it is not asked for.
+
+        A list `seen` gets the output of each block.
+        """
         if state is not None:
             self._require_state(state, x)
         after = []
@@ -36,6 +44,8 @@ class Stacked(Stateful):
             if return_state:
                 x, past = x
                 after.append(past)
+            if seen is not None:
+                seen.append(x)
         return x, after
 
     def initial_state(self, batch_size: int, max_length: int | None = None) -> State:

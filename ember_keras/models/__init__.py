@@ -4,7 +4,8 @@ from ember_keras.models import presets
 from ember_keras.models.autoencoder import Autoencoder
 from ember_keras.models.causal_lm import CausalLM
 from ember_keras.models.decay import decay_groups, exclude_from_decay
-from ember_keras.models.forecaster import Forecaster, PinballLoss
+from ember_keras.models.feature_extractor import FeatureExtractor
+from ember_keras.models.forecaster import Forecaster, ForecastMetric, PinballLoss
 from ember_keras.models.past import Past
 from ember_keras.models.position_models import MaskedLM, TokenClassifier
 from ember_keras.models.pretrained import from_pretrained, load_tokenizer, save_pretrained
@@ -22,6 +23,8 @@ from ember_keras.models.summary_models import SequenceClassifier, SequenceRegres
 __all__ = [
     "Autoencoder",
     "CausalLM",
+    "FeatureExtractor",
+    "ForecastMetric",
     "Forecaster",
     "LoadError",
     "MaskedLM",

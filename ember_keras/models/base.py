@@ -110,6 +110,8 @@ class EmberModel(Stateful, EmberCall, keras.Model):
         if not isinstance(x, dict):
             return x, mask, segment_ids
         self._require_input_keys(x)
+        if isinstance(mask, dict):  # Keras gives, unasked, the mask of each entry.
+            mask = mask.get("x")
         mask = x.get("mask", mask)
         return x["x"], mask, x.get("segment_ids", segment_ids)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import keras
 from keras import ops
@@ -140,12 +140,84 @@ class PinballLoss(keras.losses.Loss):
         return {**super().get_config(), "quantiles": self.quantiles}
 
 
+@keras.saving.register_keras_serializable(package="ember_keras")
+class ForecastMetric(keras.metrics.Mean):
+    """A figure of forecasts in quantiles, the mean over all values that were asked for.
+
+    - "pinball": the pinball loss, the mean over the quantiles;
+    - "absolute_error": of the quantile nearest to the median;
+    - "coverage": the fraction of values from the lowest quantile to the highest. With quantiles 0.1
+      to 0.9 it is 0.8 where the model knows how sure it is.
+
+    Args:
+        figure: "pinball", "absolute_error" or "coverage".
+        quantiles: list of float in (0, 1), rising; those of the model.
+        name: str or None, `figure` where it is None.
+        **kwargs: `dtype`, as of any Keras metric.
+
+    Call arguments:
+        y_true: float tensor `(B, horizon, num_outputs)`.
+        y_pred: float tensor `(B, horizon, num_outputs, Q)`.
+        sample_weight: float tensor, `(B,)` or of the shape of `y_true`, or None.
+
+    Example:
+
+    ```python
+    import ember_keras as ek
+    import numpy as np
+
+    metric = ek.models.ForecastMetric("coverage", [0.1, 0.5, 0.9])
+    forecast = np.tile([0.0, 1.0, 2.0], (1, 2, 1, 1))  # Two steps ahead.
+    metric.update_state(np.array([[[1.0], [5.0]]]), forecast)
+    print(float(metric.result()))  # 0.5
+    ```
+    """
+
+    def __init__(
+        self,
+        figure: Literal["pinball", "absolute_error", "coverage"] = "pinball",
+        quantiles: list[float] = _QUANTILES,
+        name: str | None = None,
+        **kwargs: Any,
+    ):
+        if figure not in _FIGURES:
+            raise ValueError(
+                f"`ForecastMetric` received figure={figure!r}, expected one of "
+                f"{', '.join(map(repr, _FIGURES))}. Use one of them."
+            )
+        super().__init__(name=name or figure, **kwargs)
+        self.figure = figure
+        self.quantiles = checked_quantiles("ForecastMetric", quantiles)
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        y_pred = ops.cast(y_pred, self.dtype)
+        y_true = ops.cast(y_true, self.dtype)
+        values = _FIGURES[self.figure](y_true, y_pred, self.quantiles)
+        return super().update_state(values, sample_weight)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "figure": self.figure, "quantiles": self.quantiles}
+
+
+def _absolute_error(y_true: Any, y_pred: Any, quantiles: list[float]) -> Any:
+    middle = min(range(len(quantiles)), key=lambda i: abs(quantiles[i] - 0.5))
+    return ops.abs(y_true - y_pred[..., middle])
+
+
+def _coverage(y_true: Any, y_pred: Any, quantiles: list[float]) -> Any:
+    inside = ops.logical_and(y_true >= y_pred[..., 0], y_true <= y_pred[..., -1])
+    return ops.cast(inside, y_pred.dtype)
+
+
 def pinball(y_true: Any, y_pred: Any, quantiles: list[float]) -> Any:
     """The pinball loss `(B, horizon, num_outputs)`, the mean over the quantiles."""
     y_pred = ops.convert_to_tensor(y_pred)
     q = ops.convert_to_tensor(quantiles, dtype=y_pred.dtype)
     error = ops.expand_dims(ops.cast(y_true, y_pred.dtype), -1) - y_pred
     return ops.mean(ops.maximum(q * error, (q - 1) * error), axis=-1)
+
+
+_FIGURES = {"pinball": pinball, "absolute_error": _absolute_error, "coverage": _coverage}
 
 
 def checked_quantiles(owner: str, quantiles: Any) -> list[float]:

@@ -26,12 +26,11 @@ _Blocks = list[Annotated[Any, Component(*BLOCK_KINDS)]]
 _BOTH_WAYS: Any = ({"type": "attention", "causal": False}, "gated_mlp")
 
 
-class PositionModel(HeadedModel):
-    """An input map, a stack of blocks, and a head at each position."""
+class InputModel(HeadedModel):
+    """An input map of tokens or vectors, and a stack of blocks."""
 
     def __init__(
         self,
-        outputs: int,
         width: int,
         blocks: Any,
         repeats: int,
@@ -44,16 +43,13 @@ class PositionModel(HeadedModel):
         super().__init__(**kwargs)
         sizes = {} if vocab_size is None else {"vocab_size": vocab_size}
         require_positive(self, width=width, **sizes)
-        self.outputs = outputs
         self.width = width
         self.vocab_size = vocab_size
         self.pad_token = pad_token
         policy = self.dtype_policy
         self.backbone = SequenceModel(blocks, repeats, norm, dropout, dtype=policy, name="backbone")
-        self.drop = keras.layers.Dropout(dropout, dtype=policy, name="drop")
 
-    def _make_maps(self) -> None:
-        """The input map and the head."""
+    def _make_input_map(self) -> None:
         policy = self.dtype_policy
         if self.vocab_size is None:
             self.input_map = Projection(self.width, dtype=policy, name="input_map")
@@ -62,8 +58,6 @@ class PositionModel(HeadedModel):
             self.input_map = keras.layers.Embedding(
                 self.vocab_size, self.width, start, dtype=policy, name="input_map"
             )
-        self.head = Projection(self.outputs, dtype=float32_head(policy), name="head")
-        self.head.supports_masking = True
 
     @property
     def is_causal(self) -> bool:
@@ -79,13 +73,10 @@ class PositionModel(HeadedModel):
         self.built = True
 
     def _build_head(self, shape: Any) -> None:
-        self.head.build(shape)
+        """Builds what stands behind the blocks, on their output's shape."""
 
     def _embedded(self, x: Any) -> Any:
         return self.input_map(x)
-
-    def _answer(self, hidden: Any, mask: Any, segment_ids: Any) -> Any:
-        return self.head(hidden)
 
     def _require_inputs(self, x: Any) -> None:
         if self.vocab_size is None:
@@ -93,45 +84,23 @@ class PositionModel(HeadedModel):
         else:
             require_tokens(self, x)
 
-    def _real(self, x: Any, mask: Any) -> Any:
-        return real_positions(x, mask, None if self.vocab_size is None else self.pad_token)
-
-    def call(
-        self,
-        x: Any,
-        state: State | None = None,
-        mask: Any = None,
-        segment_ids: Any = None,
-        training: bool | None = None,
-        return_state: bool = False,
-    ) -> Any:
+    def _checked(
+        self, x: Any, mask: Any, segment_ids: Any, has_state: bool
+    ) -> tuple[Any, Any, Any]:
+        """The input, the mask of its real positions, and its segment ids."""
         x, mask, segment_ids = self._unpack(x, mask, segment_ids)
         self._require_inputs(x)
         require_rows(self, x, mask=mask, segment_ids=segment_ids)
-        if state is not None or return_state:
+        if has_state:
             self._require_causal("state")
-        mask = self._real(x, mask)
-        hidden = self.backbone(
-            self._embedded(x),
-            state=state,
-            mask=mask,
-            segment_ids=segment_ids,
-            training=training,
-            return_state=return_state,
-        )
-        hidden, state = hidden if return_state else (hidden, None)
-        answer = self._answer(self.drop(hidden, training=training), mask, segment_ids)
-        return (answer, state) if return_state else answer
+        return x, self._real(x, mask), segment_ids
+
+    def _real(self, x: Any, mask: Any) -> Any:
+        return real_positions(x, mask, None if self.vocab_size is None else self.pad_token)
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         x, mask, _ = self._unpack(inputs, mask, None)
         return self._real(x, mask)
-
-    def _output_spec(self, x: Any) -> Any:
-        x, _, _ = self._unpack(x, None, None)
-        self._require_inputs(x)
-        dtype = float32_head(self.dtype_policy).compute_dtype
-        return keras.KerasTensor((*x.shape[:2], self.outputs), dtype=dtype)
 
     def initial_state(self, batch_size: int, max_length: int | None = None) -> State:
         self._require_causal("state")
@@ -149,6 +118,68 @@ class PositionModel(HeadedModel):
             "vocab_size": self.vocab_size,
             "pad_token": self.pad_token,
         }
+
+
+class PositionModel(InputModel):
+    """An input map, a stack of blocks, and a head at each position."""
+
+    def __init__(
+        self,
+        outputs: int,
+        width: int,
+        blocks: Any,
+        repeats: int,
+        norm: Any,
+        dropout: float,
+        vocab_size: int | None,
+        pad_token: int | None,
+        **kwargs: Any,
+    ):
+        super().__init__(width, blocks, repeats, norm, dropout, vocab_size, pad_token, **kwargs)
+        self.outputs = outputs
+        self.drop = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="drop")
+
+    def _make_maps(self) -> None:
+        """The input map and the head."""
+        self._make_input_map()
+        head = float32_head(self.dtype_policy)
+        self.head = Projection(self.outputs, dtype=head, name="head")
+        self.head.supports_masking = True
+
+    def _build_head(self, shape: Any) -> None:
+        self.head.build(shape)
+
+    def _answer(self, hidden: Any, mask: Any, segment_ids: Any) -> Any:
+        return self.head(hidden)
+
+    def call(
+        self,
+        x: Any,
+        state: State | None = None,
+        mask: Any = None,
+        segment_ids: Any = None,
+        training: bool | None = None,
+        return_state: bool = False,
+    ) -> Any:
+        has_state = state is not None or return_state
+        x, mask, segment_ids = self._checked(x, mask, segment_ids, has_state)
+        hidden = self.backbone(
+            self._embedded(x),
+            state=state,
+            mask=mask,
+            segment_ids=segment_ids,
+            training=training,
+            return_state=return_state,
+        )
+        hidden, state = hidden if return_state else (hidden, None)
+        answer = self._answer(self.drop(hidden, training=training), mask, segment_ids)
+        return (answer, state) if return_state else answer
+
+    def _output_spec(self, x: Any) -> Any:
+        x, _, _ = self._unpack(x, None, None)
+        self._require_inputs(x)
+        dtype = float32_head(self.dtype_policy).compute_dtype
+        return keras.KerasTensor((*x.shape[:2], self.outputs), dtype=dtype)
 
 
 @registry.models.register("token_classifier")

@@ -332,6 +332,12 @@ def build_model(
             "asks for. Give it causal blocks, or use a causal_lm.",
         )
     expected = (2, *task.output_shape(data))
+    if isinstance(outputs, dict):
+        raise ConfigError(
+            "model.type",
+            f"received {name!r}, which gives a dict of features and has no head; the task needs "
+            f"one tensor {expected}, for {task.kind.replace('_', ' ')}. Use a model with a head.",
+        )
     if tuple(outputs.shape) != expected:
         raise ConfigError(
             "model.type",

@@ -4,6 +4,7 @@ from ember_keras.tasks.base import Split, Task, TaskData
 from ember_keras.tasks.batches import Batches
 from ember_keras.tasks.byte_text import ByteText
 from ember_keras.tasks.compression import Compression
+from ember_keras.tasks.forecasting import Forecasting
 from ember_keras.tasks.in_context_recall import InContextRecall
 from ember_keras.tasks.masked_text import MaskedText
 from ember_keras.tasks.state_tracking import StateTracking
@@ -13,6 +14,7 @@ __all__ = [
     "Batches",
     "ByteText",
     "Compression",
+    "Forecasting",
     "InContextRecall",
     "MaskedText",
     "Split",

@@ -31,6 +31,7 @@ Kind = Literal[
     "token_classification",
     "classification",
     "regression",
+    "forecasting",
 ]
 AT_POSITIONS = ("language_modeling", "masked_modeling", "reconstruction", "token_classification")
 """The kinds that have an answer at every position."""
@@ -42,8 +43,9 @@ class Split:
 
     Args:
         x: array, `(N, T)` int32 tokens or `(N, T, F)` float32 series.
-        y: array or None. `(N, T)` int32 next tokens, `(N,)` int32 classes or `(N, K)` float32
-            targets; None for a file without targets, which can only be predicted on.
+        y: array or None. `(N, T)` int32 next tokens, `(N,)` int32 classes, `(N, K)` float32
+            targets or `(N, H, K)` float32 values that follow; None for a file without targets,
+            which can only be predicted on.
         sample_weight: array or None. `(N, T)` float32, 0 where a position is not scored.
     """
 
@@ -113,7 +115,8 @@ class Task:
         kind: "language_modeling" (`(B, T)` tokens in, `(B, T, vocab_size)` logits of the next ones
             out), "masked_modeling" and "reconstruction" (the same, of the tokens themselves),
             "token_classification" (`(B, T, num_classes)` logits out), "classification"
-            (`(B, num_classes)` logits out) or "regression" (`(B, num_outputs)` out).
+            (`(B, num_classes)` logits out), "regression" (`(B, num_outputs)` out) or "forecasting"
+            (`(B, horizon, num_outputs, quantiles)` out).
         main_metric: the figure of `summarize` by which models of this task compare.
         higher_is_better: which way `main_metric` goes.
     """
@@ -126,8 +129,8 @@ class Task:
         """All splits; the same arguments and seed give the same bytes."""
         raise NotImplementedError
 
-    def model_arguments(self, data: TaskData) -> dict[str, int]:
-        """What the data says about the model: `vocab_size`, `num_classes` or `num_outputs`.
+    def model_arguments(self, data: TaskData) -> dict[str, Any]:
+        """What the data says about the model, such as `vocab_size` or `num_classes`.
 
         A pipeline passes these where the configuration leaves them out, and refuses a configuration
         that contradicts them.

@@ -27,6 +27,17 @@ def x(rng):
     return rng.normal(size=(2, 5, WIDTH)).astype("float32")
 
 
+def test_a_scaled_residual_starts_as_weights_scaled_by_depth_do(x, assert_close):
+    scaled = ek.blocks.Block("hyena", residual="scaled", residual_scale=16**-0.5)
+    plain = ek.blocks.Block("hyena")
+    for block in (scaled, plain):
+        block.build(x.shape)
+    _like(plain, scaled)
+    last = plain.mixer.output_projection.kernel
+    last.assign(ek.backend.to_numpy(last) * 16**-0.5)
+    assert_close(_run(scaled, x), _run(plain, x), 1e-5)
+
+
 def test_residuals_are_their_equations(x, assert_close):
     plain = ek.blocks.Block("mlp")
     f = _run(plain, x) - x

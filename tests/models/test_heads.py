@@ -63,6 +63,16 @@ def test_a_masked_model_sees_both_ways_and_ties_its_embedding(rng):
     assert sum("embedding" in path for path in paths) == 1
 
 
+def test_a_dict_of_inputs_needs_no_mask(rng, assert_close):
+    x, ids = rng.integers(0, 9, size=(1, 5)), np.array([[1, 1, 2, 2, 2]])
+    options = {"width": 8, "blocks": ["lru"], "vocab_size": 9}
+    for model in (ek.models.TokenClassifier(3, **options), ek.models.CausalLM(**options)):
+        assert_close(_run(model, {"x": x}), _run(model, x), 1e-6)
+        assert_close(_run(model, {"x": x, "segment_ids": ids}), _run(model, x, segment_ids=ids))
+    model = ek.models.SequenceClassifier(3, **options)
+    assert_close(_run(model, {"x": x}), _run(model, x), 1e-6)
+
+
 @pytest.mark.parametrize(
     ("build", "words"),
     [

@@ -31,7 +31,8 @@ SURFACE = {
         ZeroCentredRMSNorm
     """.split(),
     "models": """
-        Autoencoder CausalLM Forecaster LoadError MaskedLM Past Piece PinballLoss
+        Autoencoder CausalLM FeatureExtractor ForecastMetric Forecaster LoadError MaskedLM Past
+        Piece PinballLoss
         SequenceClassifier SequenceModel SequenceRegressor Stream TokenClassifier decay_groups
         exclude_from_decay from_pretrained load_model load_tokenizer load_weights presets
         save_model save_pretrained save_weights
