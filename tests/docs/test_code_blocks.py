@@ -15,16 +15,16 @@ def skip_where_numpy_cannot(code):
         pytest.skip("numpy predicts only")
 
 
-MIXERS = [page for page in pages() if page.parent.name == "mixers"]
-OTHERS = [page for page in pages() if page not in MIXERS]
+PARTS = [page for page in pages() if page.parent.name in ("mixers", "models", "routers")]
+OTHERS = [page for page in pages() if page not in PARTS]
 
 
 def name_of(path):
     return str(path.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("page", MIXERS, ids=name_of)
-def test_page_of_a_mixer(page, tmp_path, monkeypatch):
+@pytest.mark.parametrize("page", PARTS, ids=name_of)
+def test_page_of_a_part(page, tmp_path, monkeypatch):
     """These set nothing that outlives them, so they share a process."""
     monkeypatch.chdir(tmp_path)
     _run_here("\n".join(code for _, code in blocks(page.read_text(encoding="utf-8"))), page.name)
