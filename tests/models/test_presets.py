@@ -18,7 +18,7 @@ def _task():
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_it_trains_an_epoch_of_byte_text_and_generates(family, backend):
+def test_it_trains_on_byte_text_and_generates(family, backend):
     keras.utils.set_random_seed(0)
     task, data = _task()
     model = ek.models.presets.build(f"{family}-tiny", **task.model_arguments(data))
