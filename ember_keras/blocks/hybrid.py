@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from ember_keras import registry
 from ember_keras.blocks.named import PLAIN, SEQUENCE, Configured
 from ember_keras.blocks.parallel import ParallelMixers
-from ember_keras.blocks.stack import BlockStack
 from ember_keras.config import Component
+from ember_keras.layers.stack import BlockStack
 
 _HYBRID: Any = ("mamba", "sliding_attention")
 

@@ -8,8 +8,8 @@ import keras
 
 from ember_keras import registry
 from ember_keras.blocks.block import Block
-from ember_keras.blocks.stack import BlockStack
 from ember_keras.config import Component
+from ember_keras.layers.stack import BlockStack
 
 CHANNELS = ("channel_mixers",)
 SEQUENCE = ("sequence_mixers",)

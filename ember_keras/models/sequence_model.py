@@ -6,9 +6,10 @@ from typing import Annotated, Any
 
 from ember_keras import registry
 from ember_keras.blocks.plan import plan
-from ember_keras.blocks.stack import Stacked, as_block
+from ember_keras.blocks.stack import as_block
 from ember_keras.config import Component
 from ember_keras.layers.base import State, require_sequence
+from ember_keras.layers.stack import Stacked
 from ember_keras.models.base import BLOCK_KINDS, DEFAULT_BLOCKS, EmberModel
 
 

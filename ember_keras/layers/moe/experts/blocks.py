@@ -5,54 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from ember_keras import registry
-from ember_keras.layers.base import EmberLayer, State, require_sequence
-from ember_keras.layers.sequence_mixing.base import Stateful
+from ember_keras.layers.stack import BlockStack
 
 
-class _BlockExpert(Stateful, EmberLayer):
+class _BlockExpert(BlockStack):
     """Blocks one after another, each a norm, a mixer and a residual."""
 
     def __init__(self, blocks: list[dict[str, Any]], **kwargs: Any):
         super().__init__(**kwargs)
-        self.supports_masking = True
-        self.blocks = [
+        self.stack = [
             registry.build_part({"type": "block", **block}, ("blocks",), self.dtype_policy, name)
             for block, name in zip(blocks, ("first", "second"), strict=False)
         ]
-
-    @property
-    def is_causal(self) -> bool:
-        return all(block.is_causal for block in self.blocks)
-
-    def build(self, input_shape: Any) -> None:
-        require_sequence(self, input_shape)
-        for block in self.blocks:
-            block.build(input_shape)
-        super().build(input_shape)
-
-    def call(
-        self,
-        x: Any,
-        state: State | None = None,
-        mask: Any = None,
-        segment_ids: Any = None,
-        training: bool | None = None,
-        return_state: bool = False,
-    ) -> Any:
-        options = {"mask": mask, "segment_ids": segment_ids, "training": training}
-        after = []
-        for i, block in enumerate(self.blocks):
-            before = None if state is None else state[i]
-            x = block(x, state=before, return_state=return_state, **options)
-            if return_state:
-                x, past = x
-                after.append(past)
-        return (x, after) if return_state else x
-
-    def initial_state(self, batch_size: int, max_length: int | None = None) -> State:
-        self._require_causal("state")
-        self._require_built()
-        return [block.initial_state(batch_size, max_length) for block in self.blocks]
 
 
 @registry.experts.register("transformer")

@@ -88,8 +88,9 @@ class DenseExperts(Experts):
         super().build(input_shape)
 
     def call(self, x: Any, offsets: Any = None, training: bool | None = None) -> Any:
-        y = keras.activations.get(self.activation)(self._apply(x, self.kernel, self.bias, offsets))
-        return y
+        return keras.activations.get(self.activation)(
+            self._apply(x, self.kernel, self.bias, offsets)
+        )
 
     def get_config(self) -> dict[str, Any]:
         return {
