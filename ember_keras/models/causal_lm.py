@@ -41,6 +41,9 @@ class CausalLM(Generation, HeadedModel):
             (Vaswani et al. 2017, arXiv 1706.03762, section 3.4).
         logit_cap: float > 0 or None. With one, logits are `cap tanh(logits / cap)`, which stay
             below it (Gemma Team 2024, arXiv 2408.00118, section 2).
+        embedding_norm: a name or configuration of `registry.norms`, or None. A norm of the
+            embeddings, before the first block, as RWKV has it (Peng et al. 2023, arXiv 2305.13048,
+            section 3.4).
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments:
@@ -74,6 +77,7 @@ class CausalLM(Generation, HeadedModel):
         pad_token: int | None = None,
         embedding_scale: float | None = None,
         logit_cap: float | None = None,
+        embedding_norm: Annotated[Any, Component("norms")] | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -106,6 +110,12 @@ class CausalLM(Generation, HeadedModel):
             name="embedding",
         )
         self.embedding.supports_masking = True  # Its reverse call sees what the backbone masked.
+        self.embedding_norm = None
+        if embedding_norm is not None:
+            self.embedding_norm = registry.build_part(
+                embedding_norm, ("norms",), self.dtype_policy, "embedding_norm"
+            )
+            self.embedding_norm.supports_masking = True  # Keras's RMSNormalization does not say so.
 
     @property
     def _logits_dtype(self) -> str:
@@ -114,6 +124,8 @@ class CausalLM(Generation, HeadedModel):
     def build(self, input_shape: Any) -> None:
         shape = self._input_shape(input_shape)
         self.embedding.build(shape)
+        if self.embedding_norm is not None:
+            self.embedding_norm.build((*shape, self.width))
         self.backbone.build((*shape, self.width))
         self.built = True
 
@@ -146,6 +158,8 @@ class CausalLM(Generation, HeadedModel):
         hidden = self.embedding(tokens)
         scale = self.width**0.5 if self.embedding_scale is None else self.embedding_scale
         hidden = hidden if scale == 1 else hidden * ops.cast(scale, hidden.dtype)
+        if self.embedding_norm is not None:
+            hidden = self.embedding_norm(hidden)
         return self.backbone(hidden, **options)
 
     def _logits(self, hidden: Any) -> Any:
@@ -166,6 +180,7 @@ class CausalLM(Generation, HeadedModel):
         return self.backbone.initial_state(batch_size, max_length)
 
     def get_config(self) -> dict[str, Any]:
+        norm = self.embedding_norm
         return {
             **super().get_config(),
             "vocab_size": self.vocab_size,
@@ -178,4 +193,5 @@ class CausalLM(Generation, HeadedModel):
             "pad_token": self.pad_token,
             "embedding_scale": self.embedding_scale,
             "logit_cap": self.logit_cap,
+            "embedding_norm": None if norm is None else registry.part_config(norm, ("norms",)),
         }
