@@ -185,7 +185,8 @@ class Generation(Mixin):
         Args:
             prompt: what `generate` takes.
             max_new_tokens: int >= 0. How many tokens are added at most.
-            beams: int, 1 to `vocab_size`. Continuations that are kept; 1 is greedy.
+            beams: int, 1 to `vocab_size`. Continuations that are kept; 1 is greedy, until one has
+                ended.
             length_penalty: float. Above 0 favours longer continuations, below 0 shorter ones.
             stop_token: int or None. A continuation ends with it.
             repetition_penalty: float > 0 or None, as for `generate`.

@@ -79,7 +79,7 @@ def test_generate_by_beam_search(command, runs):
     greedy = json.loads(command(*start[:-1], "--temperature", "0", "--json").out)
     assert json.loads(command(*start, "1", "--json").out) == greedy
     cut = json.loads(command(*start, "1", "--stop", greedy["text"][1], "--json").out)
-    assert cut["text"] == greedy["text"][: greedy["text"].index(greedy["text"][1])]
+    assert greedy["text"][1] not in cut["text"]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], []], ids=["--help", "-h", "none"])

@@ -161,7 +161,7 @@ def test_its_state_is_a_position_and_a_matrix_a_head(generation):
 def test_what_cannot_work_is_refused(options):
     with pytest.raises(ValueError, match="received"):
         ek.layers.RWKV7TimeMixer(**options)
-    with pytest.raises(ValueError, match="`RWKV4TimeMixer` received inner_dim=0, expected at least"):
+    with pytest.raises(ValueError, match="`RWKV4TimeMixer` received inner_dim=0"):
         ek.layers.RWKV4TimeMixer(inner_dim=0)
     with pytest.raises(ValueError, match="head_dim or inner_dim"):
         ek.layers.RWKV5TimeMixer(head_dim=5)(np.ones((1, 2, WIDTH), "float32"))

@@ -67,8 +67,8 @@ def test_a_stop_string_ends_a_continuation(model, decode):
     greedy = model.beam_search(PROMPT, 5, beams=1).tolist()
     stop = "".join(map(chr, greedy[4:6]))  # Of two tokens: a continuation ends with the second.
     end = next(at for at in range(3, 8) if greedy[at : at + 2] == greedy[4:6]) + 2
-    stops = [stop, "no such"]
-    found = model.beam_search([PROMPT, PROMPT], 5, beams=1, stop=stops, decode=decode)
+    options = {"beams": 1, "length_penalty": -9.0, "decode": decode}  # The shortest is the best.
+    found = model.beam_search([PROMPT, PROMPT], 5, stop=[stop, "no such"], **options)
     assert [row.tolist() for row in found] == [greedy[:end]] * 2
     for penalty in (0.0, 1.0):
         options = {"beams": VOCABULARY, "length_penalty": penalty}

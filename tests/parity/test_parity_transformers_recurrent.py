@@ -114,13 +114,15 @@ class RWKV4:
         return self.module(x)[0]
 
     def chunks(self, x, cuts):
-        state = [torch.zeros(len(x), WIDTH, 1) for _ in range(5)]
-        state[4] -= 1e30
-        outputs = []
-        for part in torch.split(x, cuts, 1):
-            y, state = self.module(part, state, use_cache=True)
-            outputs.append(y)
-        return outputs
+        rows = []  # Its step mixes rows up, so that each goes alone.
+        for row in torch.split(x, 1):
+            state = [torch.zeros(1, WIDTH, 1) for _ in range(5)]
+            state[4] -= 1e30
+            parts = torch.split(row, cuts, 1)
+            rows.append(
+                torch.cat([self.module(part, state, use_cache=True)[0] for part in parts], 1)
+            )
+        return [torch.cat(rows)]
 
 
 PEERS = {

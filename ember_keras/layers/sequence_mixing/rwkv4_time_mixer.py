@@ -22,14 +22,15 @@ from ember_keras.ops.engines.running_max import EMPTY
 class RWKV4TimeMixer(SequenceMixer):
     """The time mixer of RWKV-4 (Dove): an average of all values, with weights that fade.
 
-    The smallest state of the RWKVs: two sums a channel, no matrix. The layer of the published RWKV-4
-    models; for a new model a later generation learns more. It belongs beside `rwkv4_channel_mixer`.
+    The smallest state of the RWKVs: two sums a channel, no matrix. It is the layer of the published
+    RWKV-4 models; in a new model a later generation learns more. It belongs beside
+    `rwkv4_channel_mixer`.
 
     `r, k, v = (mu x_t + (1 - mu) x_{t-1}) W`, each with a mu and a W of its own;
-    `wkv_t = (sum_{i<t} e^{-(t-1-i) w + k_i} v_i + e^{u + k_t} v_t) / (sum_{i<t} e^{-(t-1-i) w + k_i}
-    + e^{u + k_t})` with `w = exp(omega)`, and `y_t = W_o (sigmoid(r_t) * wkv_t)` (Peng et al. 2023,
-    arXiv 2305.13048, equations 11 to 13, 16 and 17). The mixes, decays and bonuses start as those of
-    the authors' first layer.
+    `o_t = (a_{t-1} + e^{u + k_t} v_t) / (b_{t-1} + e^{u + k_t})` with `w = exp(omega)`,
+    `a_t = e^{-w} a_{t-1} + e^{k_t} v_t` and `b_t = e^{-w} b_{t-1} + e^{k_t}`; and
+    `y_t = W_o (sigmoid(r_t) * o_t)` (Peng et al. 2023, arXiv 2305.13048, equations 11 to 13, 16 and
+    17). The mixes, decays and bonuses start as those of the authors' first layer.
 
     Args:
         inner_dim: int or None. The width of r, k and v; D when None.

@@ -1,4 +1,4 @@
-"""The diagonal linear recurrence engine: elementwise, real or complex; Mamba's scan, S4D, RWKV-4."""
+"""The diagonal linear recurrence engine: real or complex; Mamba's scan, S4D, RWKV-4's average."""
 
 from ember_keras.ops.engines.linear_recurrence.engine import linear_recurrence
 from ember_keras.ops.engines.linear_recurrence.modal import diagonal_state_space

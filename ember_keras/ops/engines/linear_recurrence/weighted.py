@@ -52,7 +52,8 @@ def wkv(
 
     >>> import numpy as np
     >>> k, v = np.zeros((1, 3, 2), "float32"), np.ones((1, 3, 2), "float32")
-    >>> y, state = wkv(k, v, -np.ones((2,), "float32"), np.zeros((2,), "float32"), return_state=True)
+    >>> log_decay, bonus = -np.ones((2,), "float32"), np.zeros((2,), "float32")
+    >>> y, state = wkv(k, v, log_decay, bonus, return_state=True)
     >>> tuple(y.shape), sorted(state)
     ((1, 3, 2), ['denominator', 'log_scale', 'numerator'])
     """
