@@ -192,7 +192,7 @@ class Generation:
         if on_token is not None:
             on_token(self.sample.prompt.encode("utf-8"))
         if self.beams is not None:
-            text, tokens = self._search(opened.model, prompt, show)
+            text, tokens = self._search(opened.model, prompt, self.beams, show)
             if on_token is not None:
                 on_token(text.encode("utf-8"))
             return {"prompt": self.sample.prompt, "text": text, "tokens": tokens.tolist()}
@@ -215,12 +215,14 @@ class Generation:
             "tokens": [int(token) for token in stream.tokens[0]],
         }
 
-    def _search(self, model: CausalLM, prompt: np.ndarray, show: Any) -> tuple[str, np.ndarray]:
+    def _search(
+        self, model: CausalLM, prompt: np.ndarray, beams: int, show: Any
+    ) -> tuple[str, np.ndarray]:
         """The text that a beam search finds, and all tokens."""
         tokens = model.beam_search(
             prompt,
             self.sample.length,
-            beams=self.beams,
+            beams=beams,
             length_penalty=1.0 if self.length_penalty is None else self.length_penalty,
             repetition_penalty=self.sample.repetition_penalty,
             stop=self.stop,
