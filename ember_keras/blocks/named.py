@@ -283,7 +283,7 @@ class RWKVBlock(Configured):
     """The time mixer and the channel mixer of RWKV-7.
 
     Both look at the position before; layer norms stand before each (Peng et al. 2025,
-    arXiv 2503.14456, figure 1). Give the mixers of RWKV-5 or 6 for their blocks.
+    arXiv 2503.14456, figure 1). Give the mixers of RWKV-4, 5 or 6 for their blocks.
 
     Args:
         mixer: a name, configuration or layer of `registry.sequence_mixers`; `rwkv7_time_mixer` when

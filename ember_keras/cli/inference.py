@@ -176,8 +176,11 @@ def generate(
     ] = "The ",
     length: Annotated[int, typer.Option("--length", "-n", help="Tokens to add.", min=1)] = 256,
     temperature: Annotated[
-        float, typer.Option(help="Above 1 is more random, 0 takes the likeliest token.", min=0.0)
-    ] = 0.8,
+        float | None,
+        typer.Option(
+            help="Above 1 is more random, 0 takes the likeliest token.  [default: 0.8]", min=0.0
+        ),
+    ] = None,
     top_k: Annotated[
         int | None, typer.Option(help="Draw from the k likeliest tokens only.", min=1)
     ] = None,
@@ -197,6 +200,14 @@ def generate(
     ] = None,
     seed: Annotated[
         int | None, typer.Option(help="The same seed writes the same text.", min=0)
+    ] = None,
+    beams: Annotated[
+        int | None,
+        typer.Option(help="Draw nothing: find the likeliest text by a search this wide.", min=1),
+    ] = None,
+    length_penalty: Annotated[
+        float | None,
+        typer.Option(help="Of --beams: above 0 favours longer texts.  [default: 1]"),
     ] = None,
     output: options.Output = None,
     as_json: options.Json = False,
@@ -218,16 +229,28 @@ def generate(
             )
         if stop and "" in stop:
             raise InputError("Received an empty --stop; expected at least one character.")
+        drawn = {"temperature": temperature, "top-k": top_k, "top-p": top_p, "min-p": min_p}
+        for name, value in {**drawn, "seed": seed}.items():
+            if beams is not None and value is not None:
+                raise InputError(
+                    f"Received --beams {beams} and --{name} {value}; expected one of them, as a "
+                    "beam search draws nothing."
+                )
+        if length_penalty is not None and (beams is None or not math.isfinite(length_penalty)):
+            raise InputError(
+                f"Received --length-penalty {length_penalty}; expected a finite number, with "
+                "--beams."
+            )
         settings = SampleSettings(
             prompt=text,
             length=length,
-            temperature=temperature,
+            temperature=0.8 if temperature is None else temperature,
             top_k=top_k,
             top_p=top_p,
             min_p=min_p,
             repetition_penalty=repetition_penalty,
         )
-        found = Generation(settings, seed, stop or None).run(
+        found = Generation(settings, seed, stop or None, beams, length_penalty).run(
             model, functools.partial(_write_now, stdout) if streams else None
         )
         if output is not None:

@@ -45,6 +45,24 @@ def _times(times: int, *blocks: Any) -> Blocks:
     return [*blocks] if times == 1 else [{"type": "repeat", "times": times, "blocks": [*blocks]}]
 
 
+def _experts(count: int) -> dict[str, Any]:
+    """Gated MLPs of which a position takes two."""
+    return {"type": "mixture_of_experts", "num_experts": count}
+
+
+def _jamba(heads: int, most: int) -> Blocks:
+    """Eight layers, the fifth with attention, every second with experts; tiny, two of them."""
+    attention = _heads("attention", heads)
+    if most == 1:
+        return ["mamba", "gated_mlp", attention, _experts(4)]
+    mixture = _experts(16)
+    return [
+        *_times(2, "mamba", "gated_mlp", "mamba", mixture),
+        *(attention, "gated_mlp", "mamba", mixture),
+        *("mamba", "gated_mlp", "mamba", mixture),
+    ]
+
+
 _GEGLU = {"type": "gated_mlp", "gate": "geglu"}
 
 FAMILIES: dict[str, Family] = {
@@ -62,15 +80,7 @@ FAMILIES: dict[str, Family] = {
     "fft-conv": Family(lambda heads, most: [{"type": "fft_conv", "filter": "s4d"}, "gated_mlp"], 1),
     "mamba": Family(lambda heads, most: ["mamba"], 0.5),
     "mamba-2": Family(lambda heads, most: [{"type": "mamba2", "state_dim": 128}], 0.5),
-    "jamba": Family(
-        lambda heads, most: [
-            *_times(min(most, 4), "mamba", "gated_mlp"),
-            _heads("attention", heads),
-            "gated_mlp",
-            *(_times(3, "mamba", "gated_mlp") if most > 1 else []),
-        ],
-        8,
-    ),
+    "jamba": Family(_jamba, 8),
     "rwkv-7": Family(
         lambda heads, most: [_heads("rwkv7_time_mixer", heads), "rwkv7_channel_mixer"],
         1,
@@ -96,7 +106,7 @@ FAMILIES: dict[str, Family] = {
     "moe": Family(
         lambda heads, most: [
             _heads("attention", heads),
-            {"type": "mixture_of_experts", "num_experts": 8 if most > 1 else 4},
+            _experts(8 if most > 1 else 4),
         ],
         1,
     ),

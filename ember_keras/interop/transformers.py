@@ -11,9 +11,17 @@ from typing import Any
 import numpy as np
 
 from ember_keras.interop.weights import assign, refuse, tensors
-from ember_keras.layers import RGLRU, Attention, GatedDeltaNet, Mamba, Mamba2, SlidingAttention
+from ember_keras.layers import (
+    RGLRU,
+    Attention,
+    GatedDeltaNet,
+    Mamba,
+    Mamba2,
+    RWKV4TimeMixer,
+    SlidingAttention,
+)
 
-__all__ = ["attention", "gated_delta_net", "mamba", "mamba2", "rg_lru"]
+__all__ = ["attention", "gated_delta_net", "mamba", "mamba2", "rg_lru", "rwkv4"]
 
 _ATTENTION = ("LlamaAttention", "MistralAttention", "MixtralAttention", "Qwen2Attention")
 _EXACT_GELU = ("GELUActivation", "QuickGELUActivation", "ClippedGELUActivation")
@@ -187,6 +195,42 @@ def rg_lru(module: Any) -> RGLRU:
         gates = [weights[f"rg_lru.{name}_gate_{kind}"] for name in ("recurrent", "input")]
         variable.assign(np.concatenate(gates, axis=-1))
     layer.log_decay.assign(weights["rg_lru.recurrent_param"])
+    return layer
+
+
+def rwkv4(module: Any) -> RWKV4TimeMixer:
+    """The `RWKV4TimeMixer` layer of a `RwkvSelfAttention`.
+
+    Args:
+        module: the transformers module.
+
+    Returns:
+        A built layer with the module's weights.
+
+    Example:
+
+    ```python
+    from transformers import RwkvConfig
+    from transformers.models.rwkv.modeling_rwkv import RwkvSelfAttention
+    import ember_keras as ek
+
+    peer = RwkvSelfAttention(RwkvConfig(hidden_size=16, num_hidden_layers=2))
+    for weight in peer.parameters():
+        weight.data.normal_()
+    mixer = ek.interop.transformers.rwkv4(peer)
+    ```
+    """
+    weights = tensors(module)
+    _require(weights, module, "time_decay", "time_first", "time_mix_value", "output.weight")
+    inner, width = weights["key.weight"].shape
+    layer = RWKV4TimeMixer(inner_dim=inner)
+    layer.build((None, None, width))
+    for name in ("receptance", "key", "value"):
+        _dense(getattr(layer, name), weights, name)
+        assign(getattr(layer, f"mu_{name}"), weights[f"time_mix_{name}"].reshape(-1))
+    _dense(layer.output_projection, weights, "output")
+    assign(layer.log_rate, weights["time_decay"])
+    assign(layer.bonus, weights["time_first"])
     return layer
 
 

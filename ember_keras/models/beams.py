@@ -8,7 +8,8 @@ import numpy as np
 
 from ember_keras.models.sampling import Seen, require_numbers
 from ember_keras.models.stepping import runner_of
-from ember_keras.models.stream import Begun
+from ember_keras.models.stream import Begun, Ending
+from ember_keras.models.text import RowText
 
 
 class _Search:
@@ -17,13 +18,16 @@ class _Search:
     Args:
         beams: int.
         length_penalty: float.
-        longest: int. Tokens that a continuation has at most.
-        stop_token: int or None.
+        ending: Ending. When a continuation ends.
+        prompt: int array. What stands before.
     """
 
-    def __init__(self, beams: int, length_penalty: float, longest: int, stop_token: int | None):
+    def __init__(self, beams: int, length_penalty: float, ending: Ending, prompt: np.ndarray):
         self.beams, self.length_penalty = beams, length_penalty
-        self.longest, self.stop_token = longest, stop_token
+        self.longest, self.stop_token = ending.max_new_tokens, ending.stop_token
+        self.texts: list[RowText] | None = None
+        if ending.decode is not None and ending.stops:
+            self.texts = [RowText(ending.decode, prompt, ending.stops)]
         self.scores = np.zeros(1)
         self.tokens = np.zeros((1, 0), "int32")
         self.best: tuple[float, np.ndarray] | None = None
@@ -66,6 +70,9 @@ class _Search:
         parents, tokens = places // vocab_size, places % vocab_size
         grown = np.concatenate([self.tokens[parents], tokens[:, None]], axis=1).astype("int32")
         ended = tokens == (-1 if self.stop_token is None else self.stop_token)
+        texts = self._grown_texts(parents, tokens)
+        if texts is not None:
+            ended = ended | np.array([text.ended for text in texts])
         if grown.shape[1] == self.longest:
             ended = np.ones_like(ended)
         for place, row in zip(places[ended], grown[ended], strict=True):
@@ -76,32 +83,41 @@ class _Search:
         self.scores = flat[places[running]]
         if len(running):
             self.tokens = grown[running]
+        if texts is not None:
+            self.texts = [texts[place] for place in running]
         return parents[running], tokens[running]
+
+    def _grown_texts(self, parents: np.ndarray, tokens: np.ndarray) -> list[RowText] | None:
+        """The text of each candidate, where there are stop strings to look for."""
+        if self.texts is None:
+            return None
+        texts = [self.texts[parent].branch() for parent in parents]
+        for text, token in zip(texts, tokens, strict=True):
+            text.add(int(token))
+        return texts
 
 
 def beam_search(
     begun: Begun,
-    max_new_tokens: int,
+    ending: Ending,
     beams: int,
     length_penalty: float,
-    stop_token: int | None,
     repetition_penalty: float | None,
 ) -> list[np.ndarray]:
     """The best continuation of each prompt, int32 arrays.
 
     Args:
         begun: Begun, of B prompts.
-        max_new_tokens: int >= 0.
+        ending: Ending. When a continuation ends.
         beams: int >= 1.
         length_penalty: float.
-        stop_token: int or None.
         repetition_penalty: float or None.
     """
-    if max_new_tokens == 0:
+    if ending.max_new_tokens == 0:
         return [np.zeros(0, "int32") for _ in begun.rows]
     runner = runner_of(begun.model)
     weights, count = runner.weights(), len(begun.rows)
-    searches = [_Search(beams, length_penalty, max_new_tokens, stop_token) for _ in range(count)]
+    searches = [_Search(beams, length_penalty, ending, row) for row in begun.rows]
     seen = Seen(begun.rows, begun.model.vocab_size, repetition_penalty)
     logits, state = begun.logits, begun.state
     first, width = np.arange(count), 1

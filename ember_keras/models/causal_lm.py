@@ -48,6 +48,9 @@ class CausalLM(Generation, ChunkedLoss, HeadedModel):
             `keras.losses.SparseCategoricalCrossentropy(from_logits=True)`.
         gradient_checkpointing: bool. Whether blocks run again in the backward pass of training, to
             keep less, as in `SequenceModel`.
+        embedding_norm: a name or configuration of `registry.norms`, or None. A norm of the
+            embeddings, before the first block, as RWKV has it (Peng et al. 2023, arXiv 2305.13048,
+            section 3.4).
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments:
@@ -83,6 +86,7 @@ class CausalLM(Generation, ChunkedLoss, HeadedModel):
         logit_cap: float | None = None,
         loss_chunk: int | None = None,
         gradient_checkpointing: bool = False,
+        embedding_norm: Annotated[Any, Component("norms")] | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -117,6 +121,12 @@ class CausalLM(Generation, ChunkedLoss, HeadedModel):
             name="embedding",
         )
         self.embedding.supports_masking = True  # Its reverse call sees what the backbone masked.
+        self.embedding_norm = None
+        if embedding_norm is not None:
+            self.embedding_norm = registry.build_part(
+                embedding_norm, ("norms",), self.dtype_policy, "embedding_norm"
+            )
+            self.embedding_norm.supports_masking = True  # Keras's RMSNormalization does not say so.
 
     @property
     def _logits_dtype(self) -> str:
@@ -125,6 +135,8 @@ class CausalLM(Generation, ChunkedLoss, HeadedModel):
     def build(self, input_shape: Any) -> None:
         shape = self._input_shape(input_shape)
         self.embedding.build(shape)
+        if self.embedding_norm is not None:
+            self.embedding_norm.build((*shape, self.width))
         self.backbone.build((*shape, self.width))
         self.built = True
 
@@ -158,6 +170,8 @@ class CausalLM(Generation, ChunkedLoss, HeadedModel):
         hidden = self.embedding(tokens)
         scale = self.width**0.5 if self.embedding_scale is None else self.embedding_scale
         hidden = hidden if scale == 1 else hidden * ops.cast(scale, hidden.dtype)
+        if self.embedding_norm is not None:
+            hidden = self.embedding_norm(hidden)
         return self.backbone(hidden, **options)
 
     def _logits(self, hidden: Any) -> Any:
@@ -181,6 +195,7 @@ class CausalLM(Generation, ChunkedLoss, HeadedModel):
         return self.backbone.initial_state(batch_size, max_length)
 
     def get_config(self) -> dict[str, Any]:
+        norm = self.embedding_norm
         return {
             **super().get_config(),
             "vocab_size": self.vocab_size,
@@ -195,4 +210,5 @@ class CausalLM(Generation, ChunkedLoss, HeadedModel):
             "embedding_scale": self.embedding_scale,
             "logit_cap": self.logit_cap,
             "loss_chunk": self.loss_chunk,
+            "embedding_norm": None if norm is None else registry.part_config(norm, ("norms",)),
         }

@@ -9,7 +9,9 @@ from keras import ops
 
 from ember_keras import registry
 from ember_keras.config import Component
+from ember_keras.layers.base import State
 from ember_keras.models.base import BLOCK_KINDS, DEFAULT_BLOCKS, require_positive
+from ember_keras.models.pooling import initial_pool
 from ember_keras.models.summary_models import SummaryModel
 
 _Blocks = list[Annotated[Any, Component(*BLOCK_KINDS)]]
@@ -37,6 +39,9 @@ class Forecaster(SummaryModel):
         dropout: float in [0, 1), in the blocks and before the head.
         gradient_checkpointing: bool. Whether blocks run again in the backward pass of training, to
             keep less, as in `SequenceModel`.
+        from_last: bool. Whether the forecast is the last real value and a difference from it, which
+            helps where the level of a series wanders or is another one in use than in training
+            (Zeng et al. 2022, arXiv 2205.13504, NLinear). Then F is `num_outputs`.
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments:
@@ -69,6 +74,7 @@ class Forecaster(SummaryModel):
         norm: Annotated[Any, Component("norms")] = "rms_norm",
         dropout: float = 0.0,
         gradient_checkpointing: bool = False,
+        from_last: bool = False,
         **kwargs: Any,
     ):
         quantiles = checked_quantiles("Forecaster", quantiles)
@@ -79,6 +85,24 @@ class Forecaster(SummaryModel):
         self.horizon = horizon
         self.num_outputs = num_outputs
         self.quantiles = quantiles
+        self.from_last = self._adds_last = from_last
+
+    def build(self, input_shape: Any) -> None:
+        features = self._input_shape(input_shape)[-1]
+        if self.from_last and features not in (None, self.num_outputs):
+            raise ValueError(
+                f"`Forecaster` received from_last=True and an input of {features} features, "
+                f"expected num_outputs={self.num_outputs} of them: the forecast is added to the "
+                "last of these values. Forecast all features, or use from_last=False."
+            )
+        super().build(input_shape)
+
+    def initial_state(self, batch_size: int, max_length: int | None = None) -> State:
+        state = super().initial_state(batch_size, max_length)
+        if not self.from_last:
+            return state
+        last = initial_pool(batch_size, self.num_outputs, "last", self.compute_dtype)
+        return {**state, "last": last}
 
     def _shaped(self, answer: Any) -> Any:
         sizes = (self.horizon, self.num_outputs, len(self.quantiles))
@@ -96,6 +120,7 @@ class Forecaster(SummaryModel):
         config.pop("pooling")
         config.pop("vocab_size")
         own = {"horizon": self.horizon, "num_outputs": self.num_outputs}
+        own["from_last"] = self.from_last
         return {**config, **own, "quantiles": list(self.quantiles)}
 
 

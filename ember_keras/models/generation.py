@@ -172,6 +172,8 @@ class Generation(Mixin):
         stop_token: int | None = None,
         *,
         repetition_penalty: float | None = None,
+        stop: str | Sequence[str] | None = None,
+        decode: Decode | None = None,
         past: Past | None = None,
     ) -> Any:
         """Looks for the likeliest continuation: the `beams` likeliest so far are all continued.
@@ -183,10 +185,14 @@ class Generation(Mixin):
         Args:
             prompt: what `generate` takes.
             max_new_tokens: int >= 0. How many tokens are added at most.
-            beams: int, 1 to `vocab_size`. Continuations that are kept; 1 is greedy.
+            beams: int, 1 to `vocab_size`. Continuations that are kept; 1 is greedy, until one has
+                ended.
             length_penalty: float. Above 0 favours longer continuations, below 0 shorter ones.
             stop_token: int or None. A continuation ends with it.
             repetition_penalty: float > 0 or None, as for `generate`.
+            stop: str, list of str or None. A continuation ends with the token that makes one whole.
+                Needs `decode`.
+            decode: callable or None, as for `generate`.
             past: Past or None. What stands before the prompt.
 
         Returns:
@@ -202,10 +208,9 @@ class Generation(Mixin):
             raise ValueError(f"Received length_penalty={length_penalty}, expected a finite number.")
         sampling = Sampling(repetition_penalty=repetition_penalty)
         self._check_ending(max_new_tokens, stop_token)
+        ending = Ending(max_new_tokens, stop_token, check_stop(stop, decode), decode)
         begun = self._begin(prompt, past, max_new_tokens)
-        found = beam_search(
-            begun, max_new_tokens, beams, length_penalty, stop_token, sampling.repetition_penalty
-        )
+        found = beam_search(begun, ending, beams, length_penalty, sampling.repetition_penalty)
         whole = [np.concatenate(pair) for pair in zip(begun.rows, found, strict=True)]
         return whole[0] if begun.single else whole
 

@@ -27,6 +27,9 @@ _Blocks = list[Annotated[Any, Component(*BLOCK_KINDS)]]
 class SummaryModel(HeadedModel):
     """An input map, a stack of blocks, a pooling over time, and a linear head."""
 
+    _adds_last = False
+    """Whether the last real input is added to the answer, `(B, steps, F, ..)`."""
+
     def __init__(
         self,
         outputs: int,
@@ -104,7 +107,11 @@ class SummaryModel(HeadedModel):
         before = None if state is None else state["pool"]
         summary, pooled = pool(hidden, mask, before, self.pooling)
         answer = self._shaped(self.head(self.drop(summary, training=training)))
-        return (answer, {"backbone": past, "pool": pooled}) if return_state else answer
+        after = {"backbone": past, "pool": pooled}
+        if self._adds_last:
+            last, after["last"] = pool(x, mask, None if state is None else state["last"], "last")
+            answer = answer + ops.cast(last, answer.dtype)[:, None, :, None]
+        return (answer, after) if return_state else answer
 
     def _shaped(self, answer: Any) -> Any:
         """The answer `(B, outputs)` in the shape that the model gives."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -88,6 +89,12 @@ class RowText:
         self._held = self._held[len(self._held) - keep :]
         return text
 
+    def branch(self) -> RowText:
+        """The same text so far, to go on in another way."""
+        other = copy.copy(self)
+        other._window, other._utf8 = list(self._window), copy.copy(self._utf8)
+        return other
+
     def finish(self) -> str:
         """What was held back, at the end."""
         if self.ended:
@@ -123,3 +130,14 @@ class RowText:
                 f"Received a `decode` that returned {type(text).__name__}, expected bytes or str."
             )
         return text
+
+
+def whole_text(decode: Decode, before: np.ndarray, new: np.ndarray, stops: tuple[str, ...]) -> str:
+    """The text of new tokens, as a `RowText` gives it out piece by piece."""
+    row = RowText(decode, before, stops)
+    pieces = []
+    for token in new:
+        pieces.append(row.add(int(token)))
+        if row.ended:
+            break
+    return "".join([*pieces, row.finish()])

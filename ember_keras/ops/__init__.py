@@ -11,6 +11,7 @@ from ember_keras.ops.engines.linear_recurrence import (
     diagonal_state_space,
     linear_recurrence,
     selective_scan,
+    wkv,
 )
 from ember_keras.ops.engines.nonlinear_scan import nonlinear_scan
 from ember_keras.ops.kernels import explain
@@ -32,4 +33,5 @@ __all__ = [
     "nonlinear_scan",
     "selective_scan",
     "taps_needed",
+    "wkv",
 ]

@@ -11,12 +11,15 @@ import numpy as np
 
 from ember_keras import backend, registry
 from ember_keras.models import CausalLM
+from ember_keras.models.text import check_stop, whole_text
 from ember_keras.pipelines import figures
 from ember_keras.pipelines.errors import InputError
 from ember_keras.pipelines.opening import Opened, open_model
 from ember_keras.pipelines.settings import PositiveInt, SampleSettings
 
 _SAMPLE = SampleSettings()
+DRAWN = ("top_k", "top_p", "min_p")
+"""What says how tokens are drawn, beside the temperature, which always has a value."""
 
 
 @registry.pipelines.register("evaluation")
@@ -123,6 +126,9 @@ class Generation:
         sample: SampleSettings.
         seed: int or None. The same seed writes the same text.
         stop: list of str or None. The text ends before the first of them.
+        beams: int >= 1 or None. With a number, the likeliest text that a search with as many beams
+            finds, in the place of one that is drawn.
+        length_penalty: float or None. Of the search, 1 when None: above 0 favours longer texts.
     """
 
     def __init__(
@@ -130,10 +136,26 @@ class Generation:
         sample: SampleSettings = _SAMPLE,
         seed: int | None = None,
         stop: list[str] | None = None,
+        beams: PositiveInt | None = None,
+        length_penalty: float | None = None,
     ):
         self.sample = sample
         self.seed = seed
         self.stop = stop
+        self.beams = beams
+        self.length_penalty = length_penalty
+        drawn = {**{name: getattr(sample, name) for name in DRAWN}, "seed": seed}
+        given = [name for name, value in drawn.items() if value is not None]
+        if beams is not None and given:
+            raise InputError(
+                f"Received beams={beams} and {given[0]}={drawn[given[0]]}; expected one of them, "
+                "as a beam search draws nothing."
+            )
+        if beams is None and length_penalty is not None:
+            raise InputError(
+                f"Received length_penalty={length_penalty} without beams; expected both, as only "
+                "a beam search compares texts of different lengths."
+            )
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make this pipeline again."""
@@ -141,6 +163,8 @@ class Generation:
             "sample": dataclasses.asdict(self.sample),
             "seed": self.seed,
             "stop": self.stop,
+            "beams": self.beams,
+            "length_penalty": self.length_penalty,
         }
 
     def run(
@@ -151,7 +175,7 @@ class Generation:
         Args:
             model: str or Path. A run folder or a `.keras` file with a causal model.
             on_token: callable or None. Called with the prompt, then each new piece, as bytes of
-                whole characters.
+                whole characters; a beam search has one piece, at the end.
 
         Returns:
             dict of `prompt` and `text` (what follows, up to a stop string), and `tokens` (ids, the
@@ -167,6 +191,11 @@ class Generation:
         prompt = encode(self.sample.prompt)
         if on_token is not None:
             on_token(self.sample.prompt.encode("utf-8"))
+        if self.beams is not None:
+            text, tokens = self._search(opened.model, prompt, self.beams, show)
+            if on_token is not None:
+                on_token(text.encode("utf-8"))
+            return {"prompt": self.sample.prompt, "text": text, "tokens": tokens.tolist()}
         stream = opened.model.stream(
             prompt,
             self.sample.length,
@@ -185,6 +214,22 @@ class Generation:
             "text": "".join(written),
             "tokens": [int(token) for token in stream.tokens[0]],
         }
+
+    def _search(
+        self, model: CausalLM, prompt: np.ndarray, beams: int, show: Any
+    ) -> tuple[str, np.ndarray]:
+        """The text that a beam search finds, and all tokens."""
+        tokens = model.beam_search(
+            prompt,
+            self.sample.length,
+            beams=beams,
+            length_penalty=1.0 if self.length_penalty is None else self.length_penalty,
+            repetition_penalty=self.sample.repetition_penalty,
+            stop=self.stop,
+            decode=show,
+        )
+        new = tokens[len(prompt) :]
+        return whole_text(show, prompt, new, check_stop(self.stop, show)), tokens
 
 
 def _coding(

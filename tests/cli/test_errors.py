@@ -130,6 +130,11 @@ def test_inputs(command, runs, data, tmp_path):
     refused(
         command("generate", runs / "text", "--repetition-penalty", "nan"), "--repetition-penalty"
     )
+    start = ("generate", runs / "text")
+    refused(command(*start, "--beams", "300"), "beams=300, expected 1 to vocab_size=256")
+    refused(command(*start, "--beams", "2", "--top-k", "3"), "--beams 2 and --top-k 3")
+    refused(command(*start, "--beams", "2", "--seed", "0"), "--beams 2 and --seed 0")
+    refused(command(*start, "--length-penalty", "2"), "--length-penalty 2.0", "with --beams")
     refused(command("evaluate", runs / "text", "--compare-backends"), "metrics.json")
     (tmp_path / "alone.keras").write_bytes((series / "model.keras").read_bytes())
     refused(command("evaluate", "alone.keras"), "config.yaml", "time_series")

@@ -69,6 +69,19 @@ def test_generate(command, runs, tmp_path, monkeypatch):
     assert (tmp_path / "text.txt").read_text(encoding="utf-8") == f"ab{first['text']}"
 
 
+def test_generate_by_beam_search(command, runs):
+    start = ["generate", runs / "text", "-p", "ab", "--length", "4", "--beams"]
+    found = json.loads(command(*start, "3", "--json").out)
+    assert len(found["tokens"]) == 6 and found["prompt"] == "ab"
+    written = command(*start, "3", "--length-penalty", "1")
+    assert written.status == 0, written.err
+    assert written.out == f"ab{found['text']}\n"
+    greedy = json.loads(command(*start[:-1], "--temperature", "0", "--json").out)
+    assert json.loads(command(*start, "1", "--json").out) == greedy
+    cut = json.loads(command(*start, "1", "--stop", greedy["text"][1], "--json").out)
+    assert greedy["text"][1] not in cut["text"]
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], []], ids=["--help", "-h", "none"])
 def test_help(command, arguments):
     done = command(*arguments)

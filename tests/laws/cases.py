@@ -88,7 +88,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     ],
     "masked_lm": [{"blocks": ["lru"], "tie_embeddings": False, "pad_token": 0}],
     "autoencoder": [{"blocks": ["lru"], "vocab_size": 11}],
-    "forecaster": [{"blocks": ["lru"], "horizon": 2, "num_outputs": 3}],
+    "forecaster": [{"blocks": ["lru"], "horizon": 2, "num_outputs": 8, "from_last": True}],
     "token_classifier": [{"blocks": ["lru", "mlp"], "vocab_size": 11, "pad_token": 0}],
     "sequence_classifier": [
         {"blocks": ["fft_conv", "mlp"], "pooling": "max"},

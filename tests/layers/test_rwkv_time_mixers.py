@@ -84,6 +84,49 @@ def goose(mixed, state, w):
     return gate * (normed(o, w) + own).reshape(-1)
 
 
+def dove(x, before, sums, w):
+    """One position of RWKV-4, whose sums are a numerator and a denominator; equations 11 to 17."""
+    r, k, v = (
+        (w[f"mu_{name}"] * x + (1 - w[f"mu_{name}"]) * before) @ w[f"{name}/kernel"]
+        for name in ("receptance", "key", "value")
+    )
+    own, written = np.exp(w["bonus"] + k), np.exp(k)
+    average = (sums[0] + own * v) / (sums[1] + own)
+    sums[:] = np.exp(-np.exp(w["log_rate"])) * sums + np.array([written * v, written])
+    return sigmoid(r) * average
+
+
+def test_the_first_one_averages(rng, assert_close):
+    mixer = ek.layers.RWKV4TimeMixer(inner_dim=24)
+    x = rng.normal(size=(1, TIME, WIDTH)).astype("float32")
+    mixer.build(x.shape)
+    w = weights_of(mixer, rng)
+    before, sums, expected = np.zeros(WIDTH), np.zeros((2, 24)), []
+    for present in x[0].astype("float64"):
+        expected.append(dove(present, before, sums, w) @ w["output_projection/kernel"])
+        before = present
+    y, state = mixer(x, return_state=True)
+    assert_close(ek.backend.to_numpy(y)[0], np.array(expected), 1e-5)
+    average = state["mixer"]["average"]
+    assert {name: tuple(each.shape) for name, each in average.items()} == {
+        name: (1, 24) for name in ("numerator", "denominator", "log_scale")
+    }
+
+
+def test_the_channel_mixer_of_the_first_one_takes_its_share_of_the_present(rng, assert_close):
+    mixer = ek.layers.RWKV4ChannelMixer(hidden_dim=24)
+    x = rng.normal(size=(1, 5, WIDTH)).astype("float32")
+    mixer.build(x.shape)
+    w = weights_of(mixer, rng)
+    late = np.concatenate([np.zeros((1, WIDTH)), x[0, :-1]])
+    r, k = (
+        (w[f"mu_{name}"] * x[0] + (1 - w[f"mu_{name}"]) * late) @ w[f"{name}/kernel"]
+        for name in ("receptance", "key")
+    )
+    expected = sigmoid(r) * (np.maximum(k, 0) ** 2 @ w["value/kernel"])
+    assert_close(ek.backend.to_numpy(mixer(x))[0], expected, 1e-5)
+
+
 @pytest.mark.parametrize("generation", (5, 6, 7))
 def test_it_is_the_papers_equation(generation, rng, assert_close):
     mixer = ek.registry.sequence_mixers.build(f"rwkv{generation}_time_mixer", num_heads=HEADS)
@@ -118,5 +161,7 @@ def test_its_state_is_a_position_and_a_matrix_a_head(generation):
 def test_what_cannot_work_is_refused(options):
     with pytest.raises(ValueError, match="received"):
         ek.layers.RWKV7TimeMixer(**options)
+    with pytest.raises(ValueError, match="`RWKV4TimeMixer` received inner_dim=0"):
+        ek.layers.RWKV4TimeMixer(inner_dim=0)
     with pytest.raises(ValueError, match="head_dim or inner_dim"):
         ek.layers.RWKV5TimeMixer(head_dim=5)(np.ones((1, 2, WIDTH), "float32"))

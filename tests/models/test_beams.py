@@ -62,6 +62,21 @@ def test_a_batch_of_uneven_prompts_equals_each_alone(model):
         assert row.tolist() == alone.tolist()
 
 
+@pytest.mark.parametrize("decode", [bytes, lambda tokens: "".join(map(chr, tokens))])
+def test_a_stop_string_ends_a_continuation(model, decode):
+    greedy = model.beam_search(PROMPT, 5, beams=1).tolist()
+    stop = "".join(map(chr, greedy[4:6]))  # Of two tokens: a continuation ends with the second.
+    end = next(at for at in range(3, 8) if greedy[at : at + 2] == greedy[4:6]) + 2
+    options = {"beams": 1, "length_penalty": -9.0, "decode": decode}  # The shortest is the best.
+    found = model.beam_search([PROMPT, PROMPT], 5, stop=[stop, "no such"], **options)
+    assert [row.tolist() for row in found] == [greedy[:end]] * 2
+    for penalty in (0.0, 1.0):
+        options = {"beams": VOCABULARY, "length_penalty": penalty}
+        by_text = model.beam_search(PROMPT, 4, stop="\x02", decode=decode, **options)
+        by_token = model.beam_search(PROMPT, 4, stop_token=2, **options)
+        assert by_text.tolist() == by_token.tolist()
+
+
 def test_of_equal_scores_the_first(model):
     flat = ek.models.CausalLM(VOCABULARY, width=16, blocks=["gated_mlp"])
     flat.build((None, None))
@@ -86,6 +101,8 @@ def test_after_a_past(model):
         ({"stop_token": -1}, "stop_token=-1"),
         ({"repetition_penalty": 0}, "repetition_penalty=0"),
         ({"max_new_tokens": -1}, "max_new_tokens=-1"),
+        ({"stop": "end"}, "without `decode`"),
+        ({"stop": "", "decode": bytes}, "an empty string in `stop`"),
     ],
 )
 def test_refused(model, options, words):

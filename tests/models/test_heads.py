@@ -91,6 +91,21 @@ def test_what_cannot_be_built_is_refused(build, words):
         build()
 
 
+def test_a_forecast_from_the_last_value(rng, assert_close):
+    """One model, its forecasts told apart by the last real value alone."""
+    x = rng.normal(size=(2, 5, 3)).astype("float32")
+    mask = np.array([[True] * 5, [True] * 4 + [False]])
+    options = {"num_outputs": 3, "width": 8, "blocks": ["lru"]}
+    plain, added = (ek.models.Forecaster(2, from_last=each, **options) for each in (False, True))
+    last = np.stack([x[0, 4], x[1, 3]])[:, None, :, None]
+    for model in (plain, added):
+        model.build((None, None, 3))
+    added.set_weights(plain.get_weights())
+    assert_close(_run(added, x, mask=mask), _run(plain, x, mask=mask) + last, 1e-6)
+    with pytest.raises(ValueError, match="from_last=True and an input of 2 features, expected num"):
+        ek.models.Forecaster(from_last=True).build((None, None, 2))
+
+
 @pytest.mark.trains
 def test_a_forecaster_learns_a_level(rng):
     keras.utils.set_random_seed(0)

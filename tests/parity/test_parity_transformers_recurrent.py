@@ -1,4 +1,4 @@
-"""Mamba and RG-LRU beside transformers: same weights, same outputs, steps and gradients."""
+"""Mamba, RG-LRU and RWKV-4 beside transformers: same weights, same outputs, steps and gradients."""
 
 import numpy as np
 import pytest
@@ -100,11 +100,37 @@ class RecurrentGemma:
         return outputs
 
 
+class RWKV4:
+    """A time mixer of RWKV-4, whose state holds the last input and the average."""
+
+    def __init__(self):
+        from transformers.models.rwkv.modeling_rwkv import RwkvSelfAttention
+
+        config = transformers.RwkvConfig(hidden_size=WIDTH, num_hidden_layers=1)
+        self.module = _random(RwkvSelfAttention(config, 0))
+        self.layer = ek.interop.transformers.rwkv4(self.module)
+
+    def whole(self, x):
+        return self.module(x)[0]
+
+    def chunks(self, x, cuts):
+        rows = []  # Its step mixes rows up, so that each goes alone.
+        for row in torch.split(x, 1):
+            state = [torch.zeros(1, WIDTH, 1) for _ in range(5)]
+            state[4] -= 1e30
+            parts = torch.split(row, cuts, 1)
+            rows.append(
+                torch.cat([self.module(part, state, use_cache=True)[0] for part in parts], 1)
+            )
+        return [torch.cat(rows)]
+
+
 PEERS = {
     "mamba": lambda: Scan(_mamba),
     "falcon_mamba": lambda: Scan(_falcon_mamba),
     "jamba": lambda: Scan(_jamba),
     "recurrent_gemma": RecurrentGemma,
+    "rwkv4": RWKV4,
 }
 
 
@@ -144,6 +170,7 @@ def test_a_prompt_and_steps(peer, rng, assert_close):
 
 
 def test_other_modules_are_refused():
-    for convert in (ek.interop.transformers.mamba, ek.interop.transformers.rg_lru):
+    names = ("mamba", "rg_lru", "rwkv4")
+    for convert in (getattr(ek.interop.transformers, name) for name in names):
         with pytest.raises(ValueError, match="expected the weights of the mixer"):
             convert(torch.nn.Linear(2, 2))

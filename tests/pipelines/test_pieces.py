@@ -5,7 +5,13 @@ import pytest
 import ember_keras as ek
 from ember_keras.config import ConfigError, to_yaml
 from ember_keras.models.decay import is_decayed
-from ember_keras.pipelines import InputError, RunError, TrainingSettings
+from ember_keras.pipelines import (
+    Generation,
+    InputError,
+    RunError,
+    SampleSettings,
+    TrainingSettings,
+)
 from ember_keras.pipelines.errors import message_of
 from ember_keras.pipelines.figures import even_batch_size
 from ember_keras.pipelines.files import RunFolder, check_name, write_text
@@ -22,6 +28,19 @@ EXPERIMENT = {
 def fill(folder, text):
     write_text(folder.path / "config.yaml", text)
     folder.publish()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"beams": 2, "seed": 1}, "beams=2 and seed=1; expected one of them"),
+        ({"beams": 2, "sample": SampleSettings(top_p=0.5)}, "beams=2 and top_p=0.5"),
+        ({"length_penalty": 2.0}, "length_penalty=2.0 without beams"),
+    ],
+)
+def test_a_search_draws_nothing(options, words):
+    with pytest.raises(InputError, match=words):
+        Generation(**options)
 
 
 def test_run_folder_takes_its_name_when_published(tmp_path):

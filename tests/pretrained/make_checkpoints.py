@@ -80,6 +80,10 @@ MODELS = {
         },
     ),
     "mamba": ("Mamba", {"state_size": 4, "use_bias": True}),
+    "rwkv": (
+        "Rwkv",
+        {"num_hidden_layers": 3, "rescale_every": 2, "layer_norm_epsilon": 1e-6},
+    ),
 }
 SHARDED = {"llama_biases"}
 KEPT = ("A_log", "recurrent_param")

@@ -55,6 +55,33 @@ def hostile_tensor(folder, name):
     return load_file(folder / "model.safetensors")[name]
 
 
+def test_rwkv_names_its_head_otherwise_and_norms_its_embeddings(tmp_path):
+    norm = {"type": "layer_norm", "epsilon": 1e-5}
+    blocks = ["rwkv4_time_mixer", {"type": "rwkv4_channel_mixer", "hidden_dim": 12}]
+    options = {"blocks": blocks, "repeats": 1, "norm": norm}
+    with pytest.raises(ValueError, match="rwkv: `embedding_norm` is None"):
+        ek.models.save_pretrained(hostile.small_model(**options), tmp_path / "x", family="rwkv")
+    model = hostile.small_model(**options, embedding_norm=norm)
+    folder = tmp_path / "model"
+    ek.models.save_pretrained(model, folder)
+    assert ek.models.from_pretrained(folder).blocks[1]["mixer"]["hidden_dim"] == 12
+    embedding = hostile_tensor(folder, "rwkv.embeddings.weight")
+    hostile.replaced("head.weight", embedding)(folder)
+    assert ek.models.from_pretrained(folder).tie_embeddings
+    for spoil, words in (
+        (hostile.replaced("head.weight", 2 * embedding), "'head.weight' is not the embedding"),
+        (hostile.config(rescale_evry=3), "`rescale_evry` is unknown.*'rescale_every'"),
+        (
+            hostile.replaced("rwkv.blocks.0.attention.time_mix_key", np.zeros(8, "f4")),
+            r"time_mix_key' is \(8,\), not \(1, 1, 8\)",
+        ),
+    ):
+        spoil(folder)
+        with pytest.raises(ek.models.LoadError, match=words):
+            ek.models.from_pretrained(folder)
+        hostile.forget("rescale_evry")(folder)
+
+
 def test_the_older_form_of_rotary_positions(folder):
     path = folder / "config.json"
     config = json.loads(path.read_text())

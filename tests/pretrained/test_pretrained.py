@@ -10,7 +10,7 @@ pytest.importorskip("safetensors")
 import ember_keras as ek  # noqa: E402
 
 NAMES = """
-llama llama_biases mistral mixtral mamba mamba2 recurrent_gemma qwen3_next
+llama llama_biases mistral mixtral mamba mamba2 recurrent_gemma qwen3_next rwkv
 """.split()
 
 

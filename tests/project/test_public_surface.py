@@ -20,15 +20,15 @@ SURFACE = {
         Attention AttentionCombiner Bidirectional CfC ChannelMixer Combiner Concatenation
         DecayFilter DeltaNet DenseExperts DenseMixer DynamicRouter EluFeatures ExpandedMLSTM
         ExpertChoiceRouter Experts ExplicitFilter ExplicitWiring FFTConv FeatureMap Filter
-        FullWiring GRU GatedDeltaNet GatedLinearAttention GatedMLP GatedMLPExperts H3 HGRN
-        HGRN2 HashRouter HedgehogFeatures Hyena HyenaExpert HyenaExperts ImplicitFilter
-        KimiDeltaAttention LRU LSTM LTC LinearAttention MLP MLPExperts MLSTM Mamba Mamba2
-        MinGRU MinLSTM MixtureOfExperts MultiheadHyena NCPWiring NoisyTopKRouter RGLRU
-        RWKV5ChannelMixer RWKV5TimeMixer RWKV6ChannelMixer RWKV6TimeMixer RWKV7ChannelMixer
-        RWKV7TimeMixer RandomWiring RationalFilter ReluFeatures Retention Router S4D
-        S4DFilter SLSTM SequenceMixer SigmoidRouter SinkhornRouter SlidingAttention
-        SoftRouter SoftmaxRouter TaylorFeatures Top1 TransformerExpert WeightedSum
-        ZeroCentredRMSNorm
+        FullWiring GRU GatedDeltaNet GatedLinearAttention GatedMLP GatedMLPExperts H3 HGRN HGRN2
+        HashRouter HedgehogFeatures Hyena HyenaExpert HyenaExperts ImplicitFilter
+        KimiDeltaAttention LRU LSTM LTC LinearAttention MLP MLPExperts MLSTM Mamba Mamba2 MinGRU
+        MinLSTM MixtureOfExperts MultiheadHyena NCPWiring NoisyTopKRouter RGLRU
+        RWKV4ChannelMixer RWKV4TimeMixer RWKV5ChannelMixer RWKV5TimeMixer RWKV6ChannelMixer
+        RWKV6TimeMixer RWKV7ChannelMixer RWKV7TimeMixer RandomWiring RationalFilter ReluFeatures
+        Retention Router S4D S4DFilter SLSTM SequenceMixer SigmoidRouter SinkhornRouter
+        SlidingAttention SoftRouter SoftmaxRouter TaylorFeatures Top1 TransformerExpert
+        WeightedSum ZeroCentredRMSNorm
     """.split(),
     "models": """
         Autoencoder CausalLM FeatureExtractor ForecastMetric Forecaster LoadError MaskedLM Past

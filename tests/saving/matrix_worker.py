@@ -52,6 +52,21 @@ def stock():
     )
 
 
+def restorer():
+    """A mixture, and a head in the embedding."""
+    mixture = {"type": "mixture_of_experts", "num_experts": 4, "shared_expert": "dense"}
+    return ek.models.MaskedLM(
+        16, width=16, blocks=[{"type": "attention", "causal": False}, mixture]
+    )
+
+
+def forecaster():
+    """Blocks of several mixers: in parallel, and several blocks in one."""
+    hybrid = {"type": "hybrid_block", "mixers": ["lru", "rwkv4_time_mixer"]}
+    blocks = [hybrid, {"type": "rwkv_block", "mixer": "min_gru"}]
+    return ek.models.Forecaster(2, 3, [0.5, 0.9], width=8, blocks=blocks, from_last=True)
+
+
 MODELS = {
     "language_model": (lambda: language_model(width=8, dropout=0.1), TOKENS, "tokens"),
     "language_model_bfloat16": (language_model_bfloat16, TOKENS, "tokens"),
@@ -59,6 +74,9 @@ MODELS = {
     "regressor": (lambda: ek.models.SequenceRegressor(2, width=8), SERIES, "values"),
     "functional": (functional, SERIES, "values"),
     "stock": (stock, SERIES, "values"),
+    "restorer": (restorer, TOKENS, "tokens"),
+    "forecaster": (forecaster, SERIES, "quantiles"),
+    "preset": (lambda: ek.models.presets.build("griffin-tiny", vocab_size=16), TOKENS, "tokens"),
 }
 NEXT_STEP = ("classifier", "stock")
 """Models without dropout, whose next training step every backend must take alike."""
@@ -67,12 +85,15 @@ TARGETS = {
     "tokens": (np.roll(TOKENS, -1, axis=1), "sparse_categorical_crossentropy"),
     "classes": (np.array([0, 1, 2, 0]), "sparse_categorical_crossentropy"),
     "values": (np.ones((4, 2), "float32"), "mse"),
+    "quantiles": (np.ones((4, 2, 3), "float32"), "pinball"),
 }
 
 
 def compile_model(model, task):
     loss = TARGETS[task][1]
-    if loss != "mse":
+    if loss == "pinball":
+        loss = ek.models.PinballLoss(model.quantiles)
+    elif loss != "mse":
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     # Eagerly: what is compared does not depend on it, and compiling takes minutes.
     model.compile(keras.optimizers.AdamW(0.01, weight_decay=0.01), loss, run_eagerly=True)
@@ -83,7 +104,8 @@ def array(value):
 
 
 def arrays(variables):
-    return [keras.ops.convert_to_numpy(variable) for variable in variables]
+    """Copies, which a later step does not change."""
+    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
 
 
 def save(folder):
@@ -96,8 +118,9 @@ def save(folder):
             model.fit(x, TARGETS[task][0], epochs=2, batch_size=4, verbose=0)
         save_model(model, folder / f"{name}.keras")
         save_weights(model, folder / f"{name}.weights.h5")
-        kept = {"answer": answer(model, x)}
-        kept |= {f"weight{i}": v for i, v in enumerate(arrays(model.weights))}
+        # Before the answer, which a mixture of experts keeps figures of.
+        kept = {f"weight{i}": v for i, v in enumerate(arrays(model.weights))}
+        kept["answer"] = answer(model, x)
         if TRAINS:
             kept |= {f"optimizer{i}": v for i, v in enumerate(arrays(model.optimizer.variables))}
         if TRAINS and name in NEXT_STEP:
@@ -137,8 +160,8 @@ def load(folder):
             load_weights(fresh, folder / saver / f"{name}.weights.h5")
             found[".weights.h5"] = error(answer(fresh, x), kept["answer"])
             model = load_model(folder / saver / f"{name}.keras")
-            found[".keras"] = error(answer(model, x), kept["answer"])
             found["weights"] = differ(model.weights, kept, "weight")
+            found[".keras"] = error(answer(model, x), kept["answer"])
             if not TRAINS or saver == "numpy":
                 continue
             found["optimizer"] = differ(model.optimizer.variables, kept, "optimizer")

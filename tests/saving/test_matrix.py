@@ -59,7 +59,7 @@ def reports(tmp_path_factory):
 @pytest.mark.parametrize("saver", BACKENDS)
 def test_saved_under_one_loaded_under_another(saver, loader, reports):
     found = reports[loader][saver]
-    assert len(found) == 6
+    assert len(found) == 9
     both_train = "numpy" not in (saver, loader)
     for model, errors in found.items():
         expected = {".keras", ".weights.h5", "weights"} | ({"optimizer"} if both_train else set())

@@ -4,6 +4,7 @@ from ember_keras.layers.channel_mixing.base import ChannelMixer
 from ember_keras.layers.channel_mixing.dense import DenseMixer
 from ember_keras.layers.channel_mixing.mlp import MLP, GatedMLP
 from ember_keras.layers.channel_mixing.rwkv import (
+    RWKV4ChannelMixer,
     RWKV5ChannelMixer,
     RWKV6ChannelMixer,
     RWKV7ChannelMixer,
@@ -14,6 +15,7 @@ __all__ = [
     "ChannelMixer",
     "DenseMixer",
     "GatedMLP",
+    "RWKV4ChannelMixer",
     "RWKV5ChannelMixer",
     "RWKV6ChannelMixer",
     "RWKV7ChannelMixer",

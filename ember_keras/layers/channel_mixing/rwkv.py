@@ -15,10 +15,12 @@ from ember_keras.layers.sequence_mixing.base import SequenceMixer
 
 
 class _RWKVChannelMixer(SequenceMixer):
-    """A squared-ReLU perceptron over `x + (x_{t-1} - x) mu`, with or without a receptance gate."""
+    """A squared-ReLU perceptron over `x` and `x_{t-1}`, with or without a receptance gate."""
 
     _ratio = 4.0
     _gated = True
+    _of_present = False
+    """Whether mu is the share of the position itself, in place of that of the one before."""
 
     def __init__(self, hidden_dim: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
@@ -31,13 +33,14 @@ class _RWKVChannelMixer(SequenceMixer):
         hidden = hidden_width(self, self.hidden_dim, width, self._ratio)
         options = {"use_bias": False, "dtype": self.dtype_policy}
         self.shift.build(input_shape)
-        self.mu_key = self.add_weight((width,), _falling, name="mu_key")
+        start = _rising if self._of_present else _falling
+        self.mu_key = self.add_weight((width,), start, name="mu_key")
         self.key = Projection(hidden, name="key", **options)
         self.value = Projection(width, name="value", **options)
         self.key.build(input_shape)
         self.value.build((*input_shape[:-1], hidden))
         if self._gated:
-            self.mu_receptance = self.add_weight((width,), _falling, name="mu_receptance")
+            self.mu_receptance = self.add_weight((width,), start, name="mu_receptance")
             self.receptance = Projection(width, name="receptance", **options)
             self.receptance.build(input_shape)
         super().build(input_shape)
@@ -54,10 +57,10 @@ class _RWKVChannelMixer(SequenceMixer):
         before, state = self.shift(
             x, state=state, mask=mask, segment_ids=segment_ids, return_state=True
         )
-        change = before - x
-        y = self.value(ops.square(ops.relu(self.key(x + change * self.mu_key))))
+        start, change = (before, x - before) if self._of_present else (x, before - x)
+        y = self.value(ops.square(ops.relu(self.key(start + change * self.mu_key))))
         if self._gated:
-            y = ops.sigmoid(self.receptance(x + change * self.mu_receptance)) * y
+            y = ops.sigmoid(self.receptance(start + change * self.mu_receptance)) * y
         return y, state
 
     def initial_mixer_state(self, batch_size: int, max_length: int | None) -> State:
@@ -71,6 +74,47 @@ def _falling(shape: Any, dtype: Any = None) -> Any:
     """From 1, the position before alone, at the first channel, down towards 0 at the last."""
     place = ops.arange(shape[0], dtype="float32") / shape[0]
     return ops.cast(1.0 - place, dtype or "float32")
+
+
+def _rising(shape: Any, dtype: Any = None) -> Any:
+    """From 0, the position before alone, at the first channel, up towards 1 at the last."""
+    place = ops.arange(shape[0], dtype="float32") / shape[0]
+    return ops.cast(place, dtype or "float32")
+
+
+@registry.channel_mixers.register("rwkv4_channel_mixer")
+class RWKV4ChannelMixer(_RWKVChannelMixer):
+    """The channel mixer of RWKV-4 (Dove): a squared-ReLU perceptron with a gate.
+
+    It sees each position and, mixed in, the one before; so it has a state of one position, and the
+    methods of a sequence mixer. It belongs beside `rwkv4_time_mixer`. Other than in later
+    generations, mu is the share of the position itself.
+
+    `r = (mu_r x_t + (1 - mu_r) x_{t-1}) W_r`, `k = (mu_k x_t + (1 - mu_k) x_{t-1}) W_k`,
+    `y_t = sigmoid(r) * (relu(k)^2 W_v)` (Peng et al. 2023, arXiv 2305.13048, equations 14, 15 and
+    18).
+
+    Args:
+        hidden_dim: int or None. The width of k; 4 times the model width when None.
+        **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
+
+    Call arguments: those of every sequence mixer, `x` `(B, T, D)` first.
+
+    Output shape: `(B, T, D)`.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import ember_keras as ek
+
+    mixer = ek.layers.RWKV4ChannelMixer()
+    y, state = mixer(np.ones((2, 5, 8), "float32"), return_state=True)
+    print(y.shape)  # (2, 5, 8)
+    ```
+    """
+
+    _of_present = True
 
 
 @registry.channel_mixers.register("rwkv5_channel_mixer")

@@ -27,6 +27,7 @@ from ember_keras.layers.sequence_mixing.mlstm import MLSTM
 from ember_keras.layers.sequence_mixing.multihead_hyena import MultiheadHyena
 from ember_keras.layers.sequence_mixing.retention import Retention
 from ember_keras.layers.sequence_mixing.rg_lru import RGLRU
+from ember_keras.layers.sequence_mixing.rwkv4_time_mixer import RWKV4TimeMixer
 from ember_keras.layers.sequence_mixing.rwkv5_time_mixer import RWKV5TimeMixer
 from ember_keras.layers.sequence_mixing.rwkv6_time_mixer import RWKV6TimeMixer
 from ember_keras.layers.sequence_mixing.rwkv7_time_mixer import RWKV7TimeMixer
@@ -61,6 +62,7 @@ __all__ = [
     "MinLSTM",
     "MultiheadHyena",
     "RGLRU",
+    "RWKV4TimeMixer",
     "RWKV5TimeMixer",
     "RWKV6TimeMixer",
     "RWKV7TimeMixer",

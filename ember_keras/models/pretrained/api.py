@@ -99,7 +99,7 @@ def from_pretrained(
     found = places(model, family)
     tied = arguments["tie_embeddings"]
     compare(found, stored, family, tied)
-    fill(found, stored, tied)
+    fill(found, stored, family, tied)
     filled = {id(variable) for place in found if place.names for variable in place.variables}
     for variable in variables:
         if id(variable) not in filled:

@@ -34,7 +34,8 @@ def describe(model: Any) -> dict[str, Any]:
         "tie_embeddings": model.tie_embeddings,
         "embedding_scale": float(model.embedding_scale or width**0.5),
         "logit_cap": model.logit_cap,
-        "norm": _part(model.backbone.final_norm, width),
+        "embedding_norm": _norm(model.embedding_norm, width),
+        "norm": _norm(model.backbone.final_norm, width),
         "blocks": [_block(block, width) for block in model.backbone.stack],
     }
 
@@ -64,8 +65,12 @@ def _block(block: Any, width: int) -> dict[str, Any]:
         return {"type": registry.blocks.name_of(block)}
     found = _part(block, width)
     found["mixer"] = _part(block.mixer, width)
-    found["norm"] = None if block.norm is None else _part(block.norm, width)
+    found["norm"] = _norm(block.norm, width)
     return found
+
+
+def _norm(layer: Any, width: int) -> dict[str, Any] | None:
+    return None if layer is None else _part(layer, width)
 
 
 def _part(layer: Any, width: int) -> dict[str, Any]:
@@ -111,6 +116,8 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "mamba": {"dt_rank": lambda found, width: -(-width // 16)},
     "mamba2": {"head_dim": lambda found, width: min(64, found["expand"] * width)},
     "rg_lru": {"inner_dim": lambda found, width: width},
+    "rwkv4_time_mixer": {"inner_dim": lambda found, width: width},
+    "rwkv4_channel_mixer": {"hidden_dim": lambda found, width: -(-4 * width // 8) * 8},
     "gated_delta_net": {
         "num_key_heads": lambda found, width: found["num_heads"],
         "key_dim": _attention,

@@ -16,7 +16,6 @@ from ember_keras.models.pretrained.families.base import Family
 from ember_keras.models.pretrained.rules import Rule, Shape
 from ember_keras.models.saving.errors import LoadError
 
-HEAD = "lm_head.weight"
 SHOWN = 5
 _MEND = "The configuration and the weights do not belong together: fetch both again."
 
@@ -88,8 +87,8 @@ def compare(found: list[Place], checkpoint: Checkpoint, family: Family, tied: bo
         raise LoadError(path, f"{_count(missing, 'tensor')} missing: {_some(missing)}.", _MEND)
     extra = [name for name in stored if name not in expected]
     extra = [name for name in extra if not re.fullmatch(family.ignored, name)]
-    if tied and HEAD in extra:
-        extra.remove(HEAD)
+    if tied and family.head in extra:
+        extra.remove(family.head)
     if extra:
         raise LoadError(
             path,
@@ -113,13 +112,14 @@ def _some(names: list[str], form: Any = repr) -> str:
     return ", ".join(map(form, names[:SHOWN])) + (f" and {more:,} more" if more > 0 else "")
 
 
-def fill(found: list[Place], checkpoint: Checkpoint, tied: bool) -> None:
+def fill(found: list[Place], checkpoint: Checkpoint, family: Family, tied: bool) -> None:
     """Reads the tensors one place after another into variables that have no values yet."""
     with checkpoint.opened():
-        if tied and HEAD in checkpoint.tensors and not checkpoint.equal(HEAD, found[0].names[0]):
+        head, first = family.head, found[0].names[0]
+        if tied and head in checkpoint.tensors and not checkpoint.equal(head, first):
             raise LoadError(
                 checkpoint.folder.path,
-                f"`tie_word_embeddings` is true, and {HEAD!r} is not the embedding.",
+                f"`tie_word_embeddings` is true, and {head!r} is not the embedding.",
                 "Set it to false in `config.json` if the head was trained on its own.",
             )
         for place in found:

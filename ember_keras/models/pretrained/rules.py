@@ -58,6 +58,19 @@ class Matrix(Rule):
         return [value.T for value in values]
 
 
+class Channels(Rule):
+    """A number a channel: `(1, 1, D)` as `(D,)`."""
+
+    def shapes(self, block: Any, shapes: list[Shape]) -> list[Shape]:
+        return [(1, 1, *shape) for shape in shapes]
+
+    def read(self, block: Any, tensors: list[np.ndarray]) -> list[np.ndarray]:
+        return [tensor.reshape(-1) for tensor in tensors]
+
+    def write(self, block: Any, values: list[np.ndarray]) -> list[np.ndarray]:
+        return [value.reshape(1, 1, -1) for value in values]
+
+
 class Taps(Rule):
     """The kernel of a depthwise convolution: `(D, 1, taps)` as `(taps, D)`."""
 

@@ -35,6 +35,7 @@ class Family:
         rules: mapping, from the registered name of a mixer to the rules of its block.
         blocks_a_layer: int, how many blocks make one layer there.
         ignored: str, a regular expression of tensors that hold no weights.
+        head: str, the name of the head, which may be there beside an embedding that it is tied to.
     """
 
     model_type: str
@@ -47,6 +48,7 @@ class Family:
     rules: Mapping[str, tuple[Rule, ...]]
     blocks_a_layer: int = 2
     ignored: str = r"(?!)"
+    head: str = "lm_head.weight"
 
 
 ACTIVATIONS = {
@@ -132,7 +134,7 @@ def require_divides(config: Config, part: str, whole: str) -> None:
 
 
 def read_model(
-    config: Config, layers: list[list[Any]], epsilon: str, norm: str = "rms_norm", **more: Any
+    config: Config, layers: list[list[Any]], epsilon: str, norm: Any = "rms_norm", **more: Any
 ) -> Config:
     """The arguments of a `CausalLM`.
 
@@ -140,19 +142,21 @@ def read_model(
         config: dict, the values of all keys.
         layers: list of lists, the blocks of each of the first layers, which the others repeat.
         epsilon: str, the key of the norms' epsilon.
-        norm: str, the name of the norms.
+        norm: str, the name of the norms; or a dict, the norms in full, whatever `epsilon` says.
         **more: other arguments, in the place of those of most families.
     """
     count = config["num_hidden_layers"]
     whole = count % len(layers) == 0
     if not whole:
         layers = (layers * -(-count // len(layers)))[:count]
+    if isinstance(norm, str):
+        norm = {"type": norm, "epsilon": float(config[epsilon])}
     return {
         "vocab_size": config["vocab_size"],
         "width": config["hidden_size"],
         "blocks": [block for layer in layers for block in layer],
         "repeats": count // len(layers),
-        "norm": {"type": norm, "epsilon": float(config[epsilon])},
+        "norm": norm,
         "tie_embeddings": config["tie_word_embeddings"],
         "embedding_scale": 1.0,
         **more,

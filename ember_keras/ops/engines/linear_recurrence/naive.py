@@ -86,6 +86,40 @@ def diagonal_state_space(
     return (y, (h.real, h.imag)) if return_state else y
 
 
+def wkv(
+    k,
+    v,
+    log_decay,
+    bonus,
+    *,
+    initial_state=None,
+    return_state=False,
+    mask=None,
+    segment_ids=None,
+):
+    """See `ember_keras.ops.engines.linear_recurrence.wkv`."""
+    k, v, log_decay, bonus = (np.asarray(z, np.float64) for z in (k, v, log_decay, bonus))
+    empty = np.full((k.shape[0], k.shape[2]), -1e30)
+    scale, sums = empty.copy(), np.zeros((2, *empty.shape))
+    if initial_state is not None:
+        given = {key: np.asarray(z, np.float64) for key, z in initial_state.items()}
+        scale = given["log_scale"].copy()
+        sums = np.stack([given["numerator"], given["denominator"]]) * np.exp(scale)
+    y = np.zeros(v.shape)
+    for row, places in enumerate(_real_positions(mask, segment_ids, k.shape[:2])):
+        for t, starts in places:
+            if starts:
+                sums[:, row], scale[row] = 0.0, -1e30
+            entry = np.stack([v[row, t], np.ones_like(v[row, t])])
+            seen = sums[:, row] + np.exp(bonus + k[row, t]) * entry
+            y[row, t] = seen[0] / seen[1]
+            sums[:, row] = np.exp(log_decay) * sums[:, row] + np.exp(k[row, t]) * entry
+            scale[row] = np.maximum(scale[row] + log_decay, k[row, t])
+    sums = sums * np.exp(-np.where(scale > -1e29, scale, 0.0))
+    state = {"numerator": sums[0], "denominator": sums[1], "log_scale": scale}
+    return (y, state) if return_state else y
+
+
 def gradients(
     a, b, initial_state, cotangent, *, log_space=False, mask=None, segment_ids=None
 ):  # fmt: skip
