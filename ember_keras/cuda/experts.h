@@ -27,8 +27,8 @@ typedef struct ember_experts {
 } ember_experts;
 
 /* x (tokens, width), chosen and weights (tokens, slots), gate_up (experts, width, 2 hidden), down
- * (experts, hidden, width), y (tokens, width). kept (tokens, slots 2 hidden) is what the gradients
- * need; null where there are none. */
+ * (experts, hidden, width), y (tokens, width). kept (tokens, slots 2 H) is what the gradients need,
+ * H the next multiple of 16 to hidden; null where there are none. */
 EMBER_API int ember_experts_forward(const ember_experts* call, const float* x, const int32_t* chosen,
                                     const float* weights, const float* gate_up, const float* down,
                                     float* y, float* kept);

@@ -8,6 +8,8 @@ from ember_keras.cuda import build, library
 from ember_keras.cuda.grouped import address
 
 VERSION = 1
+BLOCK = 16
+"""Hidden units lie in blocks of so many."""
 
 
 @functools.cache
@@ -57,21 +59,21 @@ class Kernel:
         self.xla_backward = linked.ember_experts_xla_backward
 
     def forward(self, inputs, y, kept=None, *, threads=1, isa=library.BEST):
-        """Fill ``y (N, D)``, and ``kept (N, K 2 F)`` where the gradients are to come.
+        """Fill ``y (N, D)``, and ``kept`` where the gradients are to come.
 
         Args:
             inputs: dense arrays, or any objects with `shape` and an address: x ``(N, D)``, chosen
                 int32 ``(N, K)``, weights ``(N, K)``, gate_up ``(E, D, 2 F)`` and down
                 ``(E, F, D)``, float32.
             y: the same.
-            kept: the same or None.
+            kept: the same ``(N, kept_width(K, F))``, or None.
             threads: int.
             isa: int, an instruction set of `library`.
         """
         sizes = _sizes(inputs, threads, isa)
         _agree(y, (sizes.tokens, sizes.width))
         if kept is not None:
-            _agree(kept, (sizes.tokens, sizes.slots * 2 * sizes.hidden))
+            _agree(kept, (sizes.tokens, kept_width(sizes.slots, sizes.hidden)))
         kept = None if kept is None else address(kept)
         self._check(self._forward(sizes, *map(address, (*inputs, y)), kept))
 
@@ -79,7 +81,7 @@ class Kernel:
         """Fill the gradients for x, weights, gate_up and down, for a cotangent ``g (N, D)``."""
         sizes = _sizes(inputs, threads, isa)
         _agree(g, (sizes.tokens, sizes.width))
-        _agree(kept, (sizes.tokens, sizes.slots * 2 * sizes.hidden))
+        _agree(kept, (sizes.tokens, kept_width(sizes.slots, sizes.hidden)))
         like = (inputs[0], *inputs[2:])
         for slope, each in zip(slopes, like, strict=True):
             _agree(slope, tuple(each.shape))
@@ -88,6 +90,11 @@ class Kernel:
     def _check(self, status):
         if status:
             raise ValueError(f"a mixture of experts: {self._error(status).decode()}.")
+
+
+def kept_width(slots, hidden):
+    """Return how many numbers of a token are kept for the gradients."""
+    return slots * 2 * (-(-hidden // BLOCK) * BLOCK)
 
 
 def _sizes(inputs, threads, isa):

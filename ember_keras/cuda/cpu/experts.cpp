@@ -59,7 +59,7 @@ int check_sizes(const ember_experts* s) {
   if (!fits({s->tokens, s->slots}, INT32_MAX) || !fits({s->experts}, INT32_MAX - 1) ||
       !fits({s->width}, kMost) || !fits({s->hidden}, kMost) ||
       !fits({s->tokens + 1, s->slots, s->width}, kMost) ||
-      !fits({s->tokens + 1, s->slots, 3, s->hidden}, kMost) ||
+      !fits({s->tokens + 1, s->slots, 5, s->hidden + kBlock}, kMost) ||
       !fits({s->experts, s->width, 2, s->hidden}, kMost)) {
     return EMBER_SIZE_OVERFLOW;
   }
@@ -156,12 +156,12 @@ int run(ExpertsCall* call) {
   // A thread computes all of an expert where none has so many rows that others would wait for it.
   const bool apart = call->backward && threads > 1 && call->largest * 4 * threads > places;
   const int64_t own = call->backward ? (apart ? 0 : call->largest) : kMostRows;
-  call->share = round_up(kPackedBytes + 4 * (kMostRows * 16 + own * 3 * s.hidden), 64);
+  call->share = round_up(4 * (kPackedFloats + kMostRows * 16 + own * slope_floats(s.hidden)), 64);
   const auto rest = [&](Layout* at) {
     call->next = at->take<int64_t>(1);
     call->second = at->take<int64_t>(1);
     call->rows = at->take<float>(call->offsets[s.experts] * s.width);
-    call->slopes = at->take<float>(apart ? places * 3 * s.hidden : 0);
+    call->slopes = at->take<float>(apart ? places * slope_floats(s.hidden) : 0);
     call->scratch = at->take<char>(call->share * threads);
   };
   Layout measured = {nullptr};
@@ -198,7 +198,7 @@ int start(ExpertsCall* call, const ember_experts* sizes) {
     large_pages(call->dgate_up, 8 * numbers);
     large_pages(call->ddown, 4 * numbers);
   } else if (call->kept) {
-    large_pages(call->kept, 8 * s.tokens * s.slots * s.hidden);
+    large_pages(call->kept, 8 * s.tokens * s.slots * blocks_of(s.hidden) * kBlock);
   }
   return run(call);
 }
@@ -250,7 +250,7 @@ void* handle(Frame* frame, bool backward) {
   call.weights = numbers(weights), call.gate_up = numbers(gate_up), call.down = numbers(down);
   call.backward = backward;
   if (backward) {
-    agree = agree && is(in[5], kFloat32, {n, k * 2 * f}) && is(in[6], kFloat32, {n, d}) &&
+    agree = agree && is(in[5], kFloat32, {n, k * 2 * blocks_of(f) * kBlock}) && is(in[6], kFloat32, {n, d}) &&
             is(out[0], kFloat32, {n, d}) && is(out[1], kFloat32, {n, k}) &&
             is(out[2], kFloat32, {e, d, 2 * f}) && is(out[3], kFloat32, {e, f, d});
     if (!agree) return fail(frame, wrong);
@@ -259,7 +259,7 @@ void* handle(Frame* frame, bool backward) {
     call.dgate_up = numbers(out[2]), call.ddown = numbers(out[3]);
   } else {
     agree = agree && is(out[0], kFloat32, {n, d});
-    if (out.count == 2) agree = agree && is(out[1], kFloat32, {n, k * 2 * f});
+    if (out.count == 2) agree = agree && is(out[1], kFloat32, {n, k * 2 * blocks_of(f) * kBlock});
     if (!agree) return fail(frame, wrong);
     call.y = numbers(out[0]);
     if (out.count == 2) call.kept = numbers(out[1]);

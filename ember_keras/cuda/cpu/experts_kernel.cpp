@@ -13,14 +13,11 @@ EMBER_INLINE void clear(float* from, int64_t count) { memset(from, 0, size_t(cou
 
 EMBER_INLINE Floats all_of(float x) { return x - Floats{}; }
 
-EMBER_INLINE Floats choose(Words mask, Floats yes, Floats no) {
-  return bits_of<Floats>(select<Words>(mask, bits_of<Words>(yes), bits_of<Words>(no)));
-}
-
 // exp(x) to 1e-7 of it, for x up to 88; what is below -87 is taken for -87.
 EMBER_INLINE Floats exponential(Floats x) {
   const Floats low = all_of(-87.0f), high = all_of(88.0f), shift = all_of(0x1.8p23f);
-  x = choose((Words)(x < low), low, choose((Words)(x > high), high, x));
+  x = x < low ? low : x;
+  x = x > high ? high : x;
   // x = n log(2) + r; the lowest bits of n + shift are those of n.
   const Floats shifted = x * 1.44269504f + shift, n = shifted - shift;
   const Floats r = (x - n * 0.693145752f) - n * 1.42860677e-6f;
@@ -41,18 +38,18 @@ EMBER_INLINE Floats sigmoid(Floats x) { return 1.0f / (1.0f + exponential(-x)); 
 struct Own {
   float* packed;  // for `product`
   Floats* dots;   // (kMostRows,)
-  float* both;    // forward: (chunk, 2 hidden); backward: (largest, 2 hidden), gradients
-  float* hidden;  // the same of (..., hidden): hidden units
+  float* both;    // forward: gates and ups of a piece; backward: their gradients, of an expert
+  float* hidden;  // the same: hidden units
 };
 
 Own scratch_of(const ExpertsCall& call, int rank) {
   float* at = reinterpret_cast<float*>(call.scratch + rank * call.share);
   Own own = {at, nullptr, nullptr, nullptr};
-  at += kMostRows * kInnerBlock + kInnerBlock * kMostColumns;
+  at += kPackedFloats;
   own.dots = reinterpret_cast<Floats*>(at);
   at += kMostRows * kLanes<float>;
   own.both = at;
-  own.hidden = at + (call.backward ? call.largest : kMostRows) * 2 * call.sizes.hidden;
+  own.hidden = at + (call.backward ? call.largest : kMostRows) * both_stride(call.sizes.hidden);
   return own;
 }
 
@@ -60,23 +57,32 @@ Own scratch_of(const ExpertsCall& call, int rank) {
 void forward_rows(const ExpertsCall& call, int64_t e, int64_t first, int64_t count,
                   const Own& own) {
   const int64_t width = call.sizes.width, hidden = call.sizes.hidden;
-  float* const both = call.kept ? call.kept + first * 2 * hidden : own.both;
+  // Gates and ups, in blocks: what is kept of all rows, or of these alone.
+  float* const both = call.kept ? call.kept + first * 2 * kBlock : own.both;
+  const int64_t rows = call.kept ? call.offsets[call.sizes.experts] : count;
+  const int64_t stride = hidden_stride(hidden);
+  const auto line_of = [&](int64_t row, int64_t column) {
+    return both + (column / kBlock * rows + row) * 2 * kBlock + column % kBlock;
+  };
   const Matrix x = {call.x, width, false, call.token + first};
   const Matrix gate_up = {call.gate_up + e * width * 2 * hidden, 2 * hidden, false, nullptr};
-  product(x, count, width, {gate_up, hidden, true}, own.packed,
-          [&](const Floats* sums, const Place& at) {
-            const int64_t column = at.panel * kFloats, wide = hidden - column;
-            for (int64_t i = 0; i < at.rows; ++i) {
-              float* const line = both + (at.row + i) * 2 * hidden + column;
-              Floats gate = sums[2 * i], up = sums[2 * i + 1];
-              if (!at.first) gate += load(line, wide), up += load(line + hidden, wide);
-              if (call.kept || !at.last) store(line, gate, wide), store(line + hidden, up, wide);
-              if (at.last) {
-                store(own.hidden + (at.row + i) * hidden + column, gate * sigmoid(gate) * up, wide);
-              }
-            }
-          });
-  multiply({own.hidden, hidden, false, nullptr},
+  const auto prepare = [&](const Place& at) {
+    const int64_t vectors = 2 * kParts;
+    prefetch_rows<true>(line_of(at.row, at.panel * kFloats), 2 * kBlock, at.rows, vectors);
+  };
+  const auto finish = [&](const Floats* sums, const Place& at) {
+    const int64_t column = at.panel * kFloats;
+    float* line = line_of(at.row, column);
+    float* to = own.hidden + at.row * stride + column;
+    for (int64_t i = 0; i < at.rows; ++i, line += 2 * kBlock, to += stride) {
+      Floats gate = sums[2 * i], up = sums[2 * i + 1];
+      if (!at.first) gate += load(line, kFloats), up += load(line + kBlock, kFloats);
+      if (call.kept || !at.last) store(line, gate, kFloats), store(line + kBlock, up, kFloats);
+      if (at.last) store(to, gate * sigmoid(gate) * up, kFloats);
+    }
+  };
+  product(x, count, width, {gate_up, hidden, true}, own.packed, prepare, finish);
+  multiply({own.hidden, stride, false, nullptr},
            {call.down + e * hidden * width, width, false, nullptr}, call.rows + first * width, width,
            count, hidden, width, own.packed);
 }
@@ -87,52 +93,65 @@ struct Slopes {
 };
 EMBER_INLINE Slopes slopes_of(const ExpertsCall& call, int64_t start, const Own& own) {
   if (!call.slopes) return {own.both, own.hidden};
-  const int64_t hidden = call.sizes.hidden;
-  float* const behind = call.slopes + call.sizes.tokens * call.sizes.slots * 2 * hidden;
-  return {call.slopes + start * 2 * hidden, behind + start * hidden};
+  const int64_t hidden = call.sizes.hidden, rows = call.offsets[call.sizes.experts];
+  float* const behind = call.slopes + rows * both_stride(hidden);
+  return {call.slopes + start * both_stride(hidden), behind + start * hidden_stride(hidden)};
 }
 
 // Rows from `first` on of expert e: dx of each, and what the gradients of weights are made of.
 void backward_rows(const ExpertsCall& call, int64_t e, int64_t first, int64_t count,
                    const Slopes& slopes, const Own& own) {
   const int64_t width = call.sizes.width, hidden = call.sizes.hidden;
-  const float* const kept = call.kept + first * 2 * hidden;
+  const int64_t rows = call.offsets[call.sizes.experts];
+  const int64_t wide = both_stride(hidden), narrow = hidden_stride(hidden);
+  const auto kept = [&](int64_t row, int64_t column) {
+    return call.kept + (column / kBlock * rows + first + row) * 2 * kBlock + column % kBlock;
+  };
   const Matrix g = {call.g, width, false, call.token + first};
   const Matrix down = {call.down + e * hidden * width, width, true, nullptr};
   for (int64_t i = 0; i < count; ++i) own.dots[i] = Floats{};
-  product(g, count, width, {down, hidden, false}, own.packed,
-          [&](const Floats* sums, const Place& at) {
-            for (int64_t i = 0; i < at.rows; ++i) {
-              const int64_t row = at.row + i;
-              const float weight = call.weights[call.place[first + row]];
-              for (int v = 0; v < kVectors; ++v) {
-                const int64_t column = at.panel * kColumns + v * kFloats, wide = hidden - column;
-                if (wide <= 0) break;
-                float* const to = slopes.hidden + row * hidden + column;
-                Floats slope = sums[i * kVectors + v];
-                if (!at.first) slope += load(to, wide);
-                if (!at.last) {
-                  store(to, slope, wide);
-                  continue;
-                }
-                const float* const from = kept + row * 2 * hidden + column;
-                const Floats gate = load(from, wide), up = load(from + hidden, wide);
-                const Floats s = sigmoid(gate), silu = gate * s, unit = silu * up;
-                own.dots[row] += slope * unit;
-                slope *= weight;
-                float* const both = slopes.both + row * 2 * hidden + column;
-                store(both, slope * up * (s + silu * (1.0f - s)), wide);
-                store(both + hidden, slope * silu, wide);
-                store(to, unit * weight, wide);
-              }
-            }
-          });
+  const auto prepare = [&](const Place& at) {
+    for (int v = 0; at.last && v < kVectors; v += kParts) {
+      const int64_t column = at.panel * kColumns + v * kFloats;
+      if (column < hidden) {
+        prefetch_rows<false>(kept(at.row, column), 2 * kBlock, at.rows, 2 * kParts);
+      }
+    }
+  };
+  const auto finish = [&](const Floats* sums, const Place& at) {
+    for (int64_t i = 0; i < at.rows; ++i) {
+      const int64_t row = at.row + i;
+      const float weight = call.weights[call.place[first + row]];
+      for (int v = 0; v < kVectors; ++v) {
+        const int64_t column = at.panel * kColumns + v * kFloats;
+        if (column >= hidden) break;
+        float* const to = slopes.hidden + row * narrow + column;
+        Floats slope = sums[i * kVectors + v];
+        if (!at.first) slope += load(to, kFloats);
+        if (!at.last) {
+          store(to, slope, kFloats);
+          continue;
+        }
+        const float* const from = kept(row, column);
+        const Floats gate = load(from, kFloats), up = load(from + kBlock, kFloats);
+        const Floats s = sigmoid(gate), silu = gate * s, unit = silu * up;
+        own.dots[row] += slope * unit;
+        slope *= weight;
+        float* const both = slopes.both + row * wide + column;
+        const int64_t left = hidden - column;
+        store(both, slope * up * (s + silu * (1.0f - s)), left);
+        store(both + hidden, slope * silu, left);
+        store(to, unit * weight, kFloats);
+      }
+    }
+  };
+  product(g, count, width, {down, hidden, false}, own.packed, prepare, finish);
   for (int64_t i = 0; i < count; ++i) {
     float sum = 0;
     for (int j = 0; j < kFloats; ++j) sum += own.dots[i][j];
     call.dweights[call.place[first + i]] = sum;
   }
-  multiply({slopes.both, 2 * hidden, false, nullptr},
+  multiply({slopes.both, wide, false, nullptr},
            {call.gate_up + e * width * 2 * hidden, 2 * hidden, true, nullptr},
            call.rows + first * width, width, count, 2 * hidden, width, own.packed);
 }
@@ -152,9 +171,9 @@ void backward_weights(const ExpertsCall& call, int64_t e, int64_t part, int64_t 
     clear(down, (d - c) * width);
     return;
   }
-  multiply({call.x + a, width, true, call.token + start}, {slopes.both, 2 * hidden, false, nullptr},
+  multiply({call.x + a, width, true, call.token + start}, {slopes.both, both_stride(hidden), false, nullptr},
            gate_up, 2 * hidden, b - a, count, 2 * hidden, own.packed);
-  multiply({slopes.hidden + c, hidden, true, nullptr}, {call.g, width, false, call.token + start},
+  multiply({slopes.hidden + c, hidden_stride(hidden), true, nullptr}, {call.g, width, false, call.token + start},
            down, width, d - c, count, width, own.packed);
 }
 
@@ -211,7 +230,7 @@ void run_backward(const ExpertsCall& call, const Team& team, const Own& own) {
   const auto rows = [&](int64_t e, int64_t first, int64_t count) {
     const int64_t start = call.offsets[e], in = first - start;
     Slopes slopes = slopes_of(call, start, own);
-    slopes.both += in * 2 * hidden, slopes.hidden += in * hidden;
+    slopes.both += in * both_stride(hidden), slopes.hidden += in * hidden_stride(hidden);
     backward_rows(call, e, first, count, slopes, own);
   };
   if (call.slopes) {

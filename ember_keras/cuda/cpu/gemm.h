@@ -2,8 +2,7 @@
 //
 // B is packed into panels of kColumns columns, and A into panels of up to kRows rows, so that the
 // innermost loop reads both in order: it keeps kRows x kColumns sums in registers (Goto and van de
-// Geijn 2008, Anatomy of high-performance matrix multiplication, doi 10.1145/1356052.1356053). A panel
-// of B is packed just before it is used, and while it is, the memory of the next one is asked for.
+// Geijn 2008, Anatomy of high-performance matrix multiplication, doi 10.1145/1356052.1356053).
 // Compiled once for each instruction set, like vector.h, and bound by the same rule.
 #pragma once
 
@@ -41,6 +40,14 @@ struct Matrix {
 };
 
 EMBER_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// Asks for a line of memory, for the first cache or the second. The empty assembly keeps compilers
+// from taking functions that do nothing else for ones that do nothing.
+template <bool writes = false, bool far = false>
+EMBER_INLINE void ask(const float* at) {
+  __builtin_prefetch(at, writes, far ? 2 : 3);
+  asm volatile("");
+}
 
 EMBER_INLINE Floats load(const float* from, int64_t count) {
   if (count >= kFloats) return *reinterpret_cast<const LooseFloats*>(from);
@@ -159,22 +166,23 @@ struct Panels {
     }
   }
 
-  // Asks for part `part` of `parts` of a panel's memory.
-  void prefetch(int64_t panel, int64_t inner, int64_t deep, int64_t part, int64_t parts) const {
-    const int64_t from = panel * (paired ? kFloats : kColumns);
-    if (from >= width) return;
+  // Asks for the memory of a panel from one inner position to another. Its lines may be so far apart
+  // that few of them fit the first cache.
+  EMBER_INLINE void prefetch(int64_t panel, int64_t from, int64_t to) const {
+    const int64_t first = panel * (paired ? kFloats : kColumns);
     if (matrix.columns) {
-      const int64_t wide = least(kColumns, width - from);
-      for (int64_t j = wide * part / parts; j < wide * (part + 1) / parts; ++j) {
-        const float* line = matrix.line(from + j) + inner;
-        for (int64_t k = 0; k < deep; k += 16) __builtin_prefetch(line + k, 0, 2);
+      const int64_t wide = least(kColumns, width - first);
+      for (int64_t j = 0; j < wide; ++j) {
+        for (int64_t k = from; k < to; k += kLine / 4) {
+          ask<false, true>(matrix.line(first + j) + k);
+        }
       }
       return;
     }
-    for (int64_t k = deep * part / parts; k < deep * (part + 1) / parts; ++k) {
-      const float* line = matrix.line(inner + k) + from;
-      __builtin_prefetch(line, 0, 2);
-      __builtin_prefetch(line + (paired ? width : kColumns - 1), 0, 2);
+    for (int64_t k = from; k < to; ++k) {
+      const float* line = matrix.line(k) + first;
+      ask<false, true>(line);
+      ask<false, true>(line + (paired ? width : kColumns - 1));
     }
   }
 };
@@ -230,26 +238,52 @@ struct Place {
   bool first, last;
 };
 
-// Computes A B for at most kMostRows rows of A, and calls finish(sums, place) with each tile of it,
-// kVectors vectors a row, once for each block of the inner sum. In the scratch of one thread.
-template <class Finish>
+// Asks for the lines of a tile's rows, `vectors` vectors each, to be read, or written where `writes`.
+template <bool writes>
+EMBER_INLINE void prefetch_rows(const float* from, int64_t stride, int64_t rows, int vectors) {
+  for (int64_t i = 0; i < rows; ++i, from += stride) {
+    for (int v = 0; v < vectors; v += kParts) ask<writes>(from + v * kFloats);
+  }
+}
+
+// Computes A B for so many rows of A that they fit the scratch, and calls finish(sums, place) with
+// each tile of it, kVectors vectors a row, once for each block of the inner sum. Before it computes a
+// tile, it calls prepare(place), to ask for the memory that `finish` will need. While one panel of B
+// is used, the next is packed, piece by piece. In the scratch of one thread.
+template <class Prepare, class Finish>
 inline void product(const Matrix& a, int64_t rows, int64_t inner, const Panels& b, float* scratch,
-                    const Finish& finish) {
+                    const Prepare& prepare, const Finish& finish) {
+  constexpr int64_t kPiece = kLine / 4;
   float* const packed_a = scratch;
-  float* const packed_b = scratch + kMostRows * kInnerBlock;
+  float* packed_b = scratch + kMostRows * kInnerBlock;
+  float* next_b = packed_b + kInnerBlock * kColumns;
   const int64_t panels = b.count(), tiles = (rows + kRows - 1) / kRows;
   Floats sums[kRows * kVectors];
   for (int64_t k = 0; k < inner; k += kInnerBlock) {
     const int64_t deep = least(kInnerBlock, inner - k);
+    // Where the piece of the next panel begins that is packed before tile t.
+    const auto piece = [&](int64_t t) {
+      return t >= tiles ? deep : least(deep, deep * t / tiles / kPiece * kPiece);
+    };
     pack_rows(a, rows, k, deep, packed_a);
+    b.pack(0, k, deep, packed_b);
     for (int64_t panel = 0; panel < panels; ++panel) {
-      b.pack(panel, k, deep, packed_b);
+      const bool more = panel + 1 < panels;
+      if (more) b.prefetch(panel + 1, k, k + piece(2));
       for (int64_t t = 0; t < tiles; ++t) {
         const int64_t row = t * kRows, count = least(kRows, rows - row);
-        b.prefetch(panel + 1, k, deep, t, tiles);
+        const Place at = {row, count, panel, k == 0, k + deep == inner};
+        prepare(at);
+        if (more) {
+          b.prefetch(panel + 1, k + piece(t + 2), k + piece(t + 3));
+          const int64_t from = piece(t), to = piece(t + 1);
+          if (to > from) b.pack(panel + 1, k + from, to - from, next_b + from * kColumns);
+        }
         tile_of(count)(deep, packed_a + row * deep, packed_b, sums);
-        finish(sums, Place{row, count, panel, k == 0, k + deep == inner});
+        finish(sums, at);
       }
+      float* const used = packed_b;
+      packed_b = next_b, next_b = used;
     }
   }
 }
@@ -257,22 +291,26 @@ inline void product(const Matrix& a, int64_t rows, int64_t inner, const Panels& 
 // C (rows, width) = A (rows, inner) B (inner, width), in the scratch of one thread.
 inline void multiply(const Matrix& a, const Matrix& b, float* c, int64_t stride, int64_t rows,
                      int64_t inner, int64_t width, float* scratch) {
-  const int64_t parts = (rows + kMostRows - 1) / kMostRows;
+  const int64_t most = kMostRows * kInnerBlock / least(inner, kInnerBlock);
+  const int64_t parts = (rows + most - 1) / most;
   for (int64_t part = 0; part < parts; ++part) {
     const int64_t from = rows * part / parts, high = rows * (part + 1) / parts - from;
     float* const to = c + from * stride;
-    product(a.below(from), high, inner, {b, width, false}, scratch,
-            [&](const Floats* sums, const Place& at) {
-              for (int64_t i = 0; i < at.rows; ++i) {
-                for (int v = 0; v < kVectors; ++v) {
-                  const int64_t column = at.panel * kColumns + v * kFloats;
-                  float* line = to + (at.row + i) * stride + column;
-                  Floats sum = sums[i * kVectors + v];
-                  if (!at.first) sum += load(line, width - column);
-                  store(line, sum, width - column);
-                }
-              }
-            });
+    const auto prepare = [&](const Place& at) {
+      prefetch_rows<true>(to + at.row * stride + at.panel * kColumns, stride, at.rows, kVectors);
+    };
+    const auto finish = [&](const Floats* sums, const Place& at) {
+      for (int64_t i = 0; i < at.rows; ++i) {
+        for (int v = 0; v < kVectors; ++v) {
+          const int64_t column = at.panel * kColumns + v * kFloats;
+          float* line = to + (at.row + i) * stride + column;
+          Floats sum = sums[i * kVectors + v];
+          if (!at.first) sum += load(line, width - column);
+          store(line, sum, width - column);
+        }
+      }
+    };
+    product(a.below(from), high, inner, {b, width, false}, scratch, prepare, finish);
   }
 }
 

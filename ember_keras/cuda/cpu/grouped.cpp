@@ -87,7 +87,7 @@ int run(GroupedCall* call) {
       call->pieces += (call->offsets[e + 1] - call->offsets[e] + call->chunk - 1) / call->chunk;
     }
   }
-  call->share = kPackedBytes;
+  call->share = 4 * kPackedFloats;
   const int64_t team = threads < call->pieces ? threads : call->pieces > 0 ? call->pieces : 1;
   void* memory = nullptr;
   if (posix_memalign(&memory, 64, size_t(call->share * team))) return EMBER_OUT_OF_MEMORY;

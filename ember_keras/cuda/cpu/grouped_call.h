@@ -22,8 +22,8 @@ struct GroupedCall {
 // How a product is cut: so many rows, with a panel of at most so many columns, and so much of the
 // inner sum.
 constexpr int64_t kMostRows = 384, kMostColumns = 32, kInnerBlock = 512;
-// The bytes that a thread packs rows and columns into.
-constexpr int64_t kPackedBytes = 4 * kInnerBlock * (kMostRows + kMostColumns);
+// What a thread packs rows and two panels of columns into.
+constexpr int64_t kPackedFloats = kInnerBlock * (kMostRows + 2 * kMostColumns);
 
 // Defined once for each instruction set; `call` is a GroupedCall.
 namespace portable {

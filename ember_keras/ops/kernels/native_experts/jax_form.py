@@ -34,8 +34,8 @@ def _mixture(*inputs):
 
 
 def _forward(*inputs):
-    x, chosen, _, gate_up, _ = inputs
-    kept = (x.shape[0], chosen.shape[1] * gate_up.shape[2])
+    x, chosen, _, _, down = inputs
+    kept = (x.shape[0], experts.kept_width(chosen.shape[1], down.shape[1]))
     y, kept = _call(FORWARD, [x.shape, kept], *inputs)
     return y, (inputs, kept)
 

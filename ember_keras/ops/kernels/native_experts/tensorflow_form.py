@@ -29,8 +29,8 @@ def run(x, chosen, weights, gate_up, down):
     """Return ``(N, D)``; see `plain.run`."""
 
     def forward(*inputs):
-        x, chosen, _, gate_up, _ = inputs
-        kept = (x.shape[0], chosen.shape[1] * gate_up.shape[2])
+        x, chosen, _, _, down = inputs
+        kept = (x.shape[0], experts.kept_width(chosen.shape[1], down.shape[1]))
         y, kept = _call(FORWARD, inputs, [x.shape, kept])
         return y, (kept,)
 

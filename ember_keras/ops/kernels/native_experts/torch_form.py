@@ -54,7 +54,7 @@ def _gradients(x, chosen, weights, gate_up, down, g):
 def _run_forward(x, chosen, weights, gate_up, down, keeps):
     inputs = _dense(x, chosen, weights, gate_up, down)
     y = torch.empty_like(inputs[0])
-    kept = x.new_empty(*_kept(chosen, gate_up) if keeps else (0, 0))
+    kept = x.new_empty(*_kept(chosen, down) if keeps else (0, 0))
     threads = torch.get_num_threads()
     _KERNEL.forward(inputs, y, kept if keeps else None, threads=threads)
     return y, kept
@@ -70,7 +70,7 @@ def _run_backward(x, chosen, weights, gate_up, down, kept, g):
 
 @torch.library.register_fake("ember_keras::experts_forward")
 def _(x, chosen, weights, gate_up, down, keeps):
-    kept = x.new_empty(*_kept(chosen, gate_up) if keeps else (0, 0))
+    kept = x.new_empty(*_kept(chosen, down) if keeps else (0, 0))
     return x.new_empty(x.shape), kept
 
 
@@ -83,5 +83,5 @@ def _dense(x, chosen, *others):
     return x.contiguous(), chosen.to(torch.int32).contiguous(), *(v.contiguous() for v in others)
 
 
-def _kept(chosen, gate_up):
-    return chosen.shape[0], chosen.shape[1] * gate_up.shape[2]
+def _kept(chosen, down):
+    return chosen.shape[0], experts.kept_width(chosen.shape[1], down.shape[1])
