@@ -33,9 +33,7 @@ class Experts(EmberLayer):
         """Says how many experts there are."""
         self.count = count
 
-    def weighted_sum(
-        self, x: Any, chosen: Any, weights: Any, training: bool | None
-    ) -> Any | None:
+    def weighted_sum(self, x: Any, chosen: Any, weights: Any, training: bool | None) -> Any | None:
         """The sum of what each token's experts make of it, where a kernel has it in one call.
 
         Args:
@@ -236,9 +234,7 @@ class GatedMLPExperts(Experts):
         self.down_bias = self._add_bias(width, "down_bias") if self.use_bias else None
         super().build(input_shape)
 
-    def weighted_sum(
-        self, x: Any, chosen: Any, weights: Any, training: bool | None
-    ) -> Any | None:
+    def weighted_sum(self, x: Any, chosen: Any, weights: Any, training: bool | None) -> Any | None:
         gate_up, down = (ops.convert_to_tensor(each) for each in (self.gate_up, self.down))
         options = {
             "gate": self.gate,

@@ -34,16 +34,31 @@ def _mixture(*inputs):
 
 
 def _forward(*inputs):
+    y, kept = _with_kept(*inputs)
+    return y, (inputs, kept)
+
+
+@jax.custom_vjp
+def _with_kept(*inputs):
     x, chosen, _, _, down = inputs
     kept = (x.shape[0], experts.kept_width(chosen.shape[1], down.shape[1]))
-    y, kept = _call(FORWARD, [x.shape, kept], *inputs)
-    return y, (inputs, kept)
+    return tuple(_call(FORWARD, [x.shape, kept], *inputs))
+
+
+def _forward_with_kept(*inputs):
+    y, kept = _with_kept(*inputs)
+    return (y, kept), (inputs, kept)
 
 
 def _backward(residuals, g):
     inputs, kept = residuals
     dx, dweights, dgate_up, ddown = _gradients(inputs, kept, g)
     return dx, None, dweights, dgate_up, ddown
+
+
+def _backward_with_kept(residuals, cotangents):
+    # Gradients of gradients make what was kept anew: they have none for it.
+    return _backward(residuals, cotangents[0])
 
 
 @jax.custom_vjp
@@ -64,9 +79,9 @@ def _backward_again(residuals, cotangents):
         return found[0], *found[1]
 
     dx, dweights, dg = jax.vjp(slopes, x, weights, g)[1](cotangents)
-    # What was kept depends on the inputs, and was made anew of them here.
     return (dx, None, *dweights), jax.numpy.zeros_like(kept), dg
 
 
 _mixture.defvjp(_forward, _backward)
+_with_kept.defvjp(_forward_with_kept, _backward_with_kept)
 _gradients.defvjp(_forward_again, _backward_again)

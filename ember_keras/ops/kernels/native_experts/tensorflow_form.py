@@ -36,7 +36,8 @@ def run(x, chosen, weights, gate_up, down):
 
     def backward(inputs, known, g):
         g.set_shape(inputs[0].shape)  # TensorFlow may have lost it.
-        dx, dweights, dgate_up, ddown = slopes(*inputs, *known, g)
+        # A gradient of these gradients makes what was kept anew.
+        dx, dweights, dgate_up, ddown = slopes(*inputs, tf.stop_gradient(known[0]), g)
         return dx, None, dweights, dgate_up, ddown
 
     def backward_forward(*inputs):
@@ -52,9 +53,8 @@ def run(x, chosen, weights, gate_up, down):
             with tf.GradientTape() as inner:
                 inner.watch(known)
                 y = plain.run(x, chosen, weights, gate_up, down)
-            found = inner.gradient(y, known, g)
+            found = [tf.convert_to_tensor(each) for each in inner.gradient(y, known, g)]
         dx, *others, dg = outer.gradient(found, (*known, g), cotangents)
-        # What was kept depends on the inputs, and was made anew of them here.
         return dx, None, *others, tf.zeros_like(kept), dg
 
     slopes = with_gradient(backward_forward, backward_backward, saved=tuple(range(7)))

@@ -11,9 +11,7 @@ if _KERNEL is not None:
     library.load()[0].use_openmp(torch._C.__file__)
 
 _INPUTS = "Tensor x, Tensor chosen, Tensor weights, Tensor gate_up, Tensor down"
-torch.library.define(
-    "ember_keras::experts_forward", f"({_INPUTS}, bool keeps) -> (Tensor, Tensor)"
-)
+torch.library.define("ember_keras::experts_forward", f"({_INPUTS}, bool keeps) -> (Tensor, Tensor)")
 torch.library.define(
     "ember_keras::experts_backward",
     f"({_INPUTS}, Tensor kept, Tensor g) -> (Tensor, Tensor, Tensor, Tensor)",
@@ -42,9 +40,10 @@ def _backward(inputs, known, g):
 
 
 def _gradients(x, chosen, weights, gate_up, down, g):
-    given = [each if each.requires_grad else each.detach().requires_grad_() for each in (
-        x, weights, gate_up, down
-    )]
+    given = [
+        each if each.requires_grad else each.detach().requires_grad_()
+        for each in (x, weights, gate_up, down)
+    ]
     y = plain.run(given[0], chosen, *given[1:])
     dx, dweights, dgate_up, ddown = torch.autograd.grad(y, given, g, create_graph=True)
     return dx, None, dweights, dgate_up, ddown
