@@ -9,11 +9,11 @@ gated perceptron with as many weights as a token meets, so 1,024 hidden units. P
 of transformers for Mixtral and Qwen3-MoE with our weights, as they come and with their grouped
 products; and that of keras_hub, where it is installed, which runs every expert on every token: with
 256 experts that takes more memory than most machines have, and it is left out. numpy predicts, so
-its time is that of the output alone. Every number comes from a process of its own, with the same number of threads, and is the
-median of the repeats. Before it is timed, its output and gradients must be those that the first
-process gave, by their products with random directions. Memory is the most that the process has in a
-step, less what it had before the first one, for as many tokens and for twice as many; it is counted
-by Linux.
+its time is that of the output alone. Every number comes from a process of its own, with the same
+number of threads, and is the median of the repeats. Before it is timed, its output and gradients
+must be those that the first process gave, by their products with random directions. Memory is the
+most that the process has in a step, less what it had before the first one, for as many tokens and
+for twice as many; it is counted by Linux.
 
 The exit status is 1 where a process fails, or finds other numbers than the first.
 """
@@ -87,15 +87,12 @@ def _measure(kind, backend, experts, options):
     found = common.run(target, job, backend, options.threads, options.limit)
     if "error" in found:
         return found
+    twice = {**job, "tokens": 2 * options.tokens}
     target = "benchmarks.moe_work:peak"
-    for key, tokens in (("memory", options.tokens), ("memory_twice", 2 * options.tokens)):
-        peak = common.run(
-            target, {**job, "tokens": tokens}, backend, options.threads, options.limit
-        )
-        if "error" in peak:
-            return peak
-        found[key] = peak["bytes"]
-    return found
+    peak = common.run(target, twice, backend, options.threads, options.limit)
+    if "error" in peak:
+        return peak
+    return {**found, "memory_twice": peak["memory"]}
 
 
 def _compare(found, first, which):

@@ -14,8 +14,8 @@ ROWS = 8
 
 
 def measure(job):
-    """The seconds of a step, and products of its results with random directions."""
-    step = _step(job)
+    """The seconds of a step, its memory, and products of its results with random directions."""
+    step, memory = _measured(job)
     results = step()
     products = {}
     for i, (name, value) in enumerate(results.items()):
@@ -26,15 +26,21 @@ def measure(job):
         products[name] = float(np.sum(value * direction) / max(np.linalg.norm(value), 1e-30))
     del results
     step.run()
-    return {"time": common.summary(common.seconds(step.run, job["repeats"])), "products": products}
+    times = common.summary(common.seconds(step.run, job["repeats"]))
+    return {"time": times, "products": products, "memory": memory}
 
 
 def peak(job):
-    """The bytes that the process has at most in a step, beside what it had before its first one.
+    """The memory of a step alone."""
+    return {"memory": _measured(job)[1]}
 
-    Before that, it makes a step of few tokens, which loads code and starts threads. What it has is
-    what is in memory at the time: the most it ever had holds copies made while weights were loaded.
-    The most is that of the second step: the first one is compiled, by some.
+
+def _measured(job):
+    """A step, and the bytes that it takes at most beside what there was before the first one.
+
+    Before that, a step of few tokens loads code and starts threads. What there is is what is in
+    memory at the time: the most that the process ever had holds copies made while weights were
+    loaded. The most is that of the second step: the first one is compiled, by some.
     """
     few = _step({**job, "tokens": ROWS})
     few.run()
@@ -46,7 +52,7 @@ def peak(job):
     _return_memory()
     Path("/proc/self/clear_refs").write_text("5")  # Linux counts the most from here on.
     step.run()
-    return {"bytes": _status("VmHWM") - before}
+    return step, _status("VmHWM") - before
 
 
 def _return_memory():
@@ -229,7 +235,9 @@ def _keras_hub(job, arrays):
         bank._expert_feedforward_intermediate_dense,
         bank._expert_feedforward_output_dense,
     ]
-    for variable, value in zip(variables, (arrays["router"], gate, up, arrays["down"]), strict=True):
+    for variable, value in zip(
+        variables, (arrays["router"], gate, up, arrays["down"]), strict=True
+    ):
         variable.assign(value)
     x, g = ops.convert_to_tensor(arrays["x"]), ops.convert_to_tensor(arrays["g"])
     run = _RUNS[keras.backend.backend()](lambda x: layer(x)[0], variables, x, g)
