@@ -70,7 +70,7 @@ def _expected(inputs, g):
         if not 0 <= e < count:
             continue
         gate, up = np.split(x[n] @ gate_up[e], 2)
-        s = 1 / (1 + np.exp(-gate))
+        s = 0.5 * (1 + np.tanh(gate / 2))
         hidden = gate * s * up
         y[n] += weights[n, k] * (hidden @ down[e])
         dweights[n, k] = g[n] @ (hidden @ down[e])
