@@ -6,7 +6,9 @@
 A causal convolution of u ``(B, T, D)`` with k ``(T, D)`` in float32, forward, and forward with the
 gradients for u and k. Each peer has a process of its own and is timed after its results were
 compared with float64. Rounds of all peers take turns, and the least median counts: what else runs
-on the machine then slows all of them. The exit status is 1 where a check or a peer fails.
+on the machine then slows all of them. `kernel` is the C interface, which writes to arrays that are
+there; `ek torch` and its like are `ek.ops.fft_conv`, which makes its results as the peers do. The
+exit status is 1 where a check or a peer fails.
 """
 
 import argparse
@@ -70,28 +72,37 @@ def _row(time, path, options, failed):
             best = found.setdefault(peer, dict.fromkeys((*TITLES, "worst"), math.inf))
             best["worst"] = result["worst"]
             for part in TITLES:
-                best[part] = min(best[part], result[part]["median"])
+                best[part] = min(best[part], result.get(part, {}).get("median", math.inf))
     return found
 
 
 def _table(found, part, peers):
-    others = [peer for peer in peers if peer != "kernel"]
-    columns = ("T, B, D", *peers, "best peer / kernel", "GFLOP/s", "kernel's error")
+    own = [peer for peer in peers if peer == "kernel" or peer.startswith("ek ")]
+    others = [peer for peer in peers if peer not in own]
+    columns = ("T, B, D", *others, *own, "GFLOP/s", "kernel's error")
     rows = []
     for time, row in found.items():
         batch, width = ROWS[time]
+        times = {peer: row[peer][part] for peer in peers if peer in row}
+        best = min((times[peer] for peer in others if peer in times), default=math.inf)
         cells = [f"{time}, {batch}, {width}"]
-        cells += [f"{1000 * row[peer][part]:.3g}" if peer in row else "" for peer in peers]
-        best = min((row[peer][part] for peer in others if peer in row), default=None)
-        if "kernel" not in row:
-            rows.append([*cells, "", "", ""])
-            continue
-        own = row["kernel"][part]
-        # 10 T log2(2 T) a row for two transforms of the signal; the gradients take three more.
-        work = 10 * time * math.log2(2 * time) * batch * width * (1 if part == "forward" else 2.5)
-        cells.append(f"{best / own:.2f}" if best else "")
-        rows.append([*cells, f"{work / own / 1e9:.0f}", f"{row['kernel']['worst']:.1e}"])
+        cells += [_time(times.get(peer, math.inf)) for peer in others]
+        cells += [_time(times.get(peer, math.inf), best) for peer in own]
+        if "kernel" in row:
+            # 10 T log2(2 T) a row for two transforms of the signal; the gradients take three more.
+            work = 10 * time * math.log2(2 * time) * batch * width
+            work *= 1 if part == "forward" else 2.5
+            cells += [f"{work / times['kernel'] / 1e9:.0f}", f"{row['kernel']['worst']:.1e}"]
+        rows.append([*cells, *[""] * (len(columns) - len(cells))])
     return common.table(columns, rows)
+
+
+def _time(seconds, best=math.inf):
+    """Milliseconds, and in brackets how many times the best peer takes as much."""
+    if seconds == math.inf:
+        return ""
+    shown = f"{1000 * seconds:.3g}"
+    return shown if best == math.inf else f"{shown} ({best / seconds:.2f}x)"
 
 
 def _options():

@@ -13,12 +13,16 @@ the same signature on every backend and are looked up in the module of the backe
 | `compile(fn, donate=())` | `fn` compiled by the library's own compiler, where one is used; \
 jax may reuse the memory of the arguments at the positions `donate` |
 | `no_gradients()` | a context in which nothing is recorded for a gradient |
+| `recompute(layer, call, x, **options)` | what `call` gives, which is run again for the gradient |
 | `to_dlpack(x)`, `from_dlpack(x)` | exchange with other libraries |
 | `device_kind(x=None)` | the kind of device that a tensor is on, or a new one would be: \
 ``"cpu"``, ``"cuda"``, … |
 | `devices()` | the devices of this process, as strings such as ``"cpu:0"`` |
 
-`pad(x, pad_width, constant_values=0)`, `each_length(model, kind)`, `has_value(variable)`, and
+`pad(x, pad_width, constant_values=0)`, `each_length(model, kind)`, `has_value(variable)`,
+`as_called(layer)`, `mask_of(x)`, `with_mask(x, mask)`, `replaced_loss(compiled, loss)`,
+`compiled_metrics(compiled)`, `values_of(metric, y, y_pred)`,
+`update_mean(metric, values, y_pred, weight)`, and
 `build_unfilled(build)` with `fill(variable, value=None)`, which build layers without drawing
 weights, are one function for all.
 """
@@ -39,6 +43,7 @@ FUNCTIONS = (
     "is_backend_tensor",
     "is_tracing",
     "no_gradients",
+    "recompute",
     "to_dlpack",
     "to_numpy",
     "value_and_grad",
@@ -47,27 +52,41 @@ FUNCTIONS = (
 """What every backend module offers, with the same signatures."""
 
 _LATE = {
+    "as_called": "_variables",
     "build_unfilled": "_deferred",
+    "compiled_metrics": "_losses",
     "each_length": "_lengths",
     "fill": "_deferred",
     "has_value": "_variables",
+    "mask_of": "_masks",
     "pad": "_padding",
+    "replaced_loss": "_losses",
+    "update_mean": "_losses",
+    "values_of": "_losses",
+    "with_mask": "_masks",
 }
 
 __all__ = [
     "Capabilities",
     "Installed",
     "activate",
+    "as_called",
     "build_unfilled",
     "capabilities",
+    "compiled_metrics",
     "each_length",
     "fill",
     "has_value",
     "installed",
+    "mask_of",
     "name",
     "pad",
+    "replaced_loss",
     "require_float64",
     "require_training",
+    "update_mean",
+    "values_of",
+    "with_mask",
     *FUNCTIONS,
 ]
 

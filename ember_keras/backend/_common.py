@@ -51,11 +51,11 @@ def spread(gradients, positions, length):
     return tuple(result)
 
 
-class _RecordingScope(keras.StatelessScope):
+class RecordingScope(keras.StatelessScope):
     """A `keras.StatelessScope` that also remembers which variables were assigned."""
 
-    def __init__(self, state_mapping):
-        super().__init__(state_mapping)
+    def __init__(self, state_mapping, **options):
+        super().__init__(state_mapping, **options)
         self.assigned = {}
 
     def add_update(self, update):
@@ -91,7 +91,7 @@ def variables_through(differentiate, fn, variables):
     assigned = []
 
     def pure(values):
-        with _RecordingScope(state_mapping=list(zip(variables, values, strict=True))) as scope:
+        with RecordingScope(state_mapping=list(zip(variables, values, strict=True))) as scope:
             value = scalar(fn())
         assigned[:] = [other for key, other in scope.assigned.items() if key not in given]
         return value, [scope.get_current_value(other) for other in assigned]

@@ -5,7 +5,7 @@ import contextlib
 import jax
 import keras
 
-from ember_keras.backend import _common
+from ember_keras.backend import _common, _recomputing
 
 
 def to_numpy(x):
@@ -99,3 +99,55 @@ def devices():
 def _differentiate(fn, values):
     (value, others), gradients = jax.value_and_grad(fn, has_aux=True)(values)
     return value, others, gradients
+
+
+def recompute(layer, call, x, **options):
+    """Return ``call(x, **options)``, which runs again in the backward pass.
+
+    Args:
+        layer: `keras.layers.Layer`, built: the one that holds all variables that `call` uses.
+        call: function of a tensor and the options, nests of tensors and plain values.
+        x: tensor.
+        **options: what else it takes.
+    """
+    return _recomputing.run(_checkpoint, layer, call, x, options)
+
+
+def _checkpoint(pure, tensors, count, made):
+    spread = any(getattr(jax.typeof(tensor), "vma", None) for tensor in tensors)
+    if device_kind() != "cpu" or spread:
+        return jax.checkpoint(pure)(*tensors)
+    return _checkpoint_in_a_branch(pure)(*tensors)
+
+
+def _checkpoint_in_a_branch(pure):
+    """As `jax.checkpoint`, which saves little on a processor: XLA merges the two runs there.
+
+    It does not look into a branch, and does not see that this one is always taken.
+    """
+
+    def floating(x):
+        return jax.numpy.issubdtype(x.dtype, jax.numpy.floating)
+
+    def backward(inputs, upstream):
+        places = [at for at, x in enumerate(inputs) if floating(x)]
+
+        def again(inputs, given):
+            def part(*leaves):
+                full = list(inputs)
+                for at, leaf in zip(places, leaves, strict=True):
+                    full[at] = leaf
+                return [x for x in pure(*full) if floating(x)]
+
+            return jax.vjp(part, *(inputs[at] for at in places))[1](given)
+
+        def never(inputs, given):
+            return tuple(jax.numpy.zeros_like(inputs[at]) for at in places)
+
+        taken = jax.lax.optimization_barrier(jax.numpy.bool_(True))
+        given = [x for x in upstream if floating(x)]
+        return _common.spread(jax.lax.cond(taken, again, never, inputs, given), places, len(inputs))
+
+    function = jax.custom_vjp(pure)
+    function.defvjp(lambda *inputs: (pure(*inputs), inputs), backward)
+    return function

@@ -6,7 +6,7 @@ import keras
 import mlx.core as mx
 import numpy as np
 
-from ember_keras.backend import _common
+from ember_keras.backend import _common, _recomputing
 
 
 def to_numpy(x):
@@ -108,3 +108,45 @@ def _differentiate(fn, values):
         return (*fn(values), [])
     (value, others), gradients = mx.value_and_grad(fn)(values)
     return value, others, gradients
+
+
+def recompute(layer, call, x, **options):
+    """Return ``call(x, **options)``, which runs again in the backward pass.
+
+    Args:
+        layer: `keras.layers.Layer`, built: the one that holds all variables that `call` uses.
+        call: function of a tensor and the options, nests of tensors and plain values.
+        x: tensor.
+        **options: what else it takes.
+    """
+    return _recomputing.run(_checkpoint, layer, call, x, options)
+
+
+def _checkpoint(pure, tensors, count, made):
+    # mx.checkpoint asks for the gradient of every input, of a seed too.
+    floats = [at for at, tensor in enumerate(tensors) if mx.issubdtype(tensor.dtype, mx.floating)]
+
+    @mx.custom_function
+    def function(*inputs):
+        return pure(*inputs)
+
+    @function.vjp
+    def function_vjp(inputs, upstream, outputs):
+        full = mx.depends(list(inputs), list(upstream))
+        wanted = [at for at, x in enumerate(outputs) if mx.issubdtype(x.dtype, mx.floating)]
+
+        def again(*leaves):
+            for at, leaf in zip(floats, leaves, strict=True):
+                full[at] = leaf
+            found = pure(*full)
+            return [found[at] for at in wanted]
+
+        leaves = [full[at] for at in floats]
+        found = mx.vjp(again, leaves, [upstream[at] for at in wanted])[1]
+        gradients = _common.spread(found, floats, len(inputs))
+        return tuple(
+            mx.zeros_like(x) if gradient is None else gradient
+            for x, gradient in zip(inputs, gradients, strict=True)
+        )
+
+    return function(*tensors)

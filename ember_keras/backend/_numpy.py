@@ -65,3 +65,15 @@ def device_kind(x=None):
 def devices():
     """Return the devices of this process."""
     return ["cpu:0"]
+
+
+def recompute(layer, call, x, **options):
+    """Return ``call(x, **options)``, which runs again in the backward pass: here there is none.
+
+    Args:
+        layer: `keras.layers.Layer`, built: the one that holds all variables that `call` uses.
+        call: function of a tensor and the options, nests of tensors and plain values.
+        x: tensor.
+        **options: what else it takes.
+    """
+    return call(x, **options)

@@ -5,7 +5,7 @@ import contextlib
 import numpy as np
 import tensorflow as tf
 
-from ember_keras.backend import _common
+from ember_keras.backend import _common, _recomputing
 
 
 def to_numpy(x):
@@ -97,3 +97,51 @@ def _differentiate(fn, values):
         value, others = fn(values)
     gradients = tape.gradient(value, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     return value, others, [tf.convert_to_tensor(gradient) for gradient in gradients]
+
+
+def recompute(layer, call, x, **options):
+    """Return ``call(x, **options)``, which runs again in the backward pass.
+
+    Args:
+        layer: `keras.layers.Layer`, built: the one that holds all variables that `call` uses.
+        call: function of a tensor and the options, nests of tensors and plain values.
+        x: tensor.
+        **options: what else it takes.
+    """
+    return _recomputing.run(_checkpoint, layer, call, x, options)
+
+
+def _checkpoint(pure, tensors, count, made):
+    tensors = list(map(tf.convert_to_tensor, tensors))  # Of a variable, what it holds now.
+    floats = [at for at, tensor in enumerate(tensors) if tensor.dtype.is_floating]
+
+    @tf.custom_gradient
+    def function(*inputs):
+        outputs = pure(*inputs)
+
+        def gradient(*upstream):
+            full = list(inputs)
+            # It waits for the gradient from above, and is not merged with the first time.
+            with tf.control_dependencies([each for each in upstream if each is not None]):
+                leaves = [tf.identity(inputs[at]) for at in floats]
+                with tf.GradientTape() as tape:
+                    tape.watch(leaves)
+                    for at, leaf in zip(floats, leaves, strict=True):
+                        full[at] = leaf
+                    again = pure(*full)
+                pairs = [
+                    pair
+                    for pair in zip(again, upstream, strict=True)
+                    if pair[1] is not None and pair[0].dtype.is_floating
+                ]
+                found = tape.gradient(
+                    [output for output, _ in pairs],
+                    leaves,
+                    [given for _, given in pairs],
+                    unconnected_gradients=tf.UnconnectedGradients.ZERO,
+                )
+            return _common.spread(map(tf.convert_to_tensor, found), floats, len(inputs))
+
+        return outputs, gradient
+
+    return function(*tensors)

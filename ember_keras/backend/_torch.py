@@ -6,8 +6,9 @@ import keras
 import ml_dtypes
 import numpy as np
 import torch
+import torch.utils.checkpoint
 
-from ember_keras.backend import _common
+from ember_keras.backend import _common, _recomputing
 
 
 def to_numpy(x):
@@ -135,3 +136,29 @@ def _differentiate(fn, values):
     if again:
         return value, others, gradients
     return value.detach(), [other.detach() for other in others], gradients
+
+
+def recompute(layer, call, x, **options):
+    """Return ``call(x, **options)``, which runs again in the backward pass.
+
+    Args:
+        layer: `keras.layers.Layer`, built: the one that holds all variables that `call` uses.
+        call: function of a tensor and the options, nests of tensors and plain values.
+        x: tensor.
+        **options: what else it takes.
+    """
+    return _recomputing.run(_checkpoint, layer, call, x, options)
+
+
+def _checkpoint(pure, tensors, count, made):
+    values = list(tensors)
+    found = torch.utils.checkpoint.checkpoint(
+        lambda *leaves: pure(*values[:count], *leaves),
+        *tensors[count:],
+        use_reentrant=False,
+        preserve_rng_state=True,  # Keras draws from it where a layer was given no seed.
+        early_stop=False,
+    )
+    for at in made.places:  # Their values are about to change in place.
+        values[at] = values[at].clone()
+    return found

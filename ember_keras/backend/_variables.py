@@ -1,6 +1,7 @@
 """What Keras's variables hold."""
 
 from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
+from keras.src.backend.common.variables import AutocastScope
 
 
 def has_value(variable):
@@ -15,3 +16,12 @@ def has_value(variable):
     if in_stateless_scope() and get_stateless_scope().get_current_value(variable) is not None:
         return True
     return variable._value is not None
+
+
+def as_called(layer):
+    """Return a context in which the variables of a layer are read as in a call of it.
+
+    Args:
+        layer: `keras.layers.Layer`.
+    """
+    return AutocastScope(layer.compute_dtype if layer.autocast else None)

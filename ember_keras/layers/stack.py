@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ember_keras import backend
 from ember_keras.layers.base import EmberLayer, State, require_rows, require_sequence
 from ember_keras.layers.sequence_mixing.base import Stateful
 
@@ -12,6 +13,7 @@ class Stacked(Stateful):
     """The state contract of a list of blocks, `stack`: the state is the list of theirs."""
 
     stack: list[Any]
+    gradient_checkpointing: bool = False
 
     @property
     def is_causal(self) -> bool:
@@ -34,13 +36,20 @@ class Stacked(Stateful):
         after = []
         for i, block in enumerate(self.stack):
             before = None if state is None else state[i]
-            x = block(x, state=before, return_state=return_state, **options)
+            call = self._caller(block, options.get("training"))
+            x = call(x, state=before, return_state=return_state, **options)
             if return_state:
                 x, past = x
                 after.append(past)
             if seen is not None:
                 seen.append(x)
         return x, after
+
+    def _caller(self, block: Any, training: bool | None) -> Any:
+        """What runs a block: it, or in training what keeps nothing of it but its input."""
+        if not (self.gradient_checkpointing and training):
+            return block
+        return lambda x, **options: backend.recompute(block, block, x, **options)
 
     def initial_state(self, batch_size: int, max_length: int | None = None) -> State:
         self._require_causal("state")

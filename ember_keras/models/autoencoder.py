@@ -36,6 +36,8 @@ class Autoencoder(PositionModel):
         norm: a name or configuration of `registry.norms`.
         dropout: float in [0, 1), in the blocks and on the vector.
         pad_token: int or None. A token that stands for padding: it is masked, in the loss too.
+        gradient_checkpointing: bool. Whether blocks run again in the backward pass of training, to
+            keep less, as in `SequenceModel`.
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments:
@@ -65,11 +67,13 @@ class Autoencoder(PositionModel):
         norm: Annotated[Any, Component("norms")] = "rms_norm",
         dropout: float = 0.0,
         pad_token: int | None = None,
+        gradient_checkpointing: bool = False,
         **kwargs: Any,
     ):
         super().__init__(
             vocab_size, width, blocks, repeats, norm, dropout, vocab_size, pad_token, **kwargs
         )
+        self.backbone.gradient_checkpointing = gradient_checkpointing
         self._make_maps()
         self.decoder = MLP(dtype=self.dtype_policy, name="decoder")
 

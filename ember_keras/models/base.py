@@ -142,6 +142,11 @@ class HeadedModel(EmberModel):
         """The fraction dropped in training."""
         return self.backbone.dropout
 
+    @property
+    def gradient_checkpointing(self) -> bool:
+        """Whether each block runs again in the backward pass of training."""
+        return self.backbone.gradient_checkpointing
+
 
 def real_positions(tokens: Any, mask: Any, pad_token: int | None) -> Any:
     """The mask of a batch of tokens: what the caller says, less the padding token."""

@@ -18,12 +18,13 @@ from ember_keras.models.base import (
     require_positive,
     require_tokens,
 )
+from ember_keras.models.chunked_loss import ChunkedLoss, embedding_head
 from ember_keras.models.generation import Generation
 from ember_keras.models.sequence_model import SequenceModel
 
 
 @registry.models.register("causal_lm")
-class CausalLM(Generation, HeadedModel):
+class CausalLM(Generation, ChunkedLoss, HeadedModel):
     """Predicts the next token at every position: an embedding, a stack of blocks, and a head.
 
     Args:
@@ -41,6 +42,12 @@ class CausalLM(Generation, HeadedModel):
             (Vaswani et al. 2017, arXiv 1706.03762, section 3.4).
         logit_cap: float > 0 or None. With one, logits are `cap tanh(logits / cap)`, which stay
             below it (Gemma Team 2024, arXiv 2408.00118, section 2).
+        loss_chunk: int or None. With a number, `fit` and `evaluate` make the logits of as many
+            positions of each row at a time, for the loss and the metrics alike, and never those of
+            all. It takes less memory, and a third more arithmetic in the head; the loss must be
+            `keras.losses.SparseCategoricalCrossentropy(from_logits=True)`.
+        gradient_checkpointing: bool. Whether blocks run again in the backward pass of training, to
+            keep less, as in `SequenceModel`.
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments:
@@ -74,6 +81,8 @@ class CausalLM(Generation, HeadedModel):
         pad_token: int | None = None,
         embedding_scale: float | None = None,
         logit_cap: float | None = None,
+        loss_chunk: int | None = None,
+        gradient_checkpointing: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -87,9 +96,11 @@ class CausalLM(Generation, HeadedModel):
                 raise ValueError(f"`CausalLM` received {name}={value}, expected more than 0.")
         self.embedding_scale = embedding_scale
         self.logit_cap = logit_cap
+        self._take_loss_chunk(loss_chunk)
         self.backbone = SequenceModel(
             blocks, repeats, norm, dropout, dtype=self.dtype_policy, name="backbone"
         )
+        self.backbone.gradient_checkpointing = gradient_checkpointing
         if not self.backbone.is_causal:
             raise ValueError(
                 "`CausalLM` received a bidirectional block, which would see the token it predicts. "
@@ -137,9 +148,10 @@ class CausalLM(Generation, HeadedModel):
             training=training,
             return_state=return_state,
         )
-        hidden, state = hidden if return_state else (hidden, None)
-        logits = self._logits(hidden)
-        return (logits, state) if return_state else logits
+        if return_state:
+            hidden, state = hidden
+            return self._logits(hidden), state
+        return self._through_head(hidden, self._logits)
 
     def _hidden(self, tokens: Any, **options: Any) -> Any:
         """What the head reads, `(B, T, D)`; the options are those of the backbone."""
@@ -151,6 +163,9 @@ class CausalLM(Generation, HeadedModel):
     def _logits(self, hidden: Any) -> Any:
         """The head: `(B, T, D)` to `(B, T, vocab_size)`."""
         return self.embedding(hidden, reverse=True)
+
+    def _head_weights(self) -> tuple[Any, ...] | None:
+        return embedding_head(self.embedding)
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         tokens, mask, _ = self._unpack(inputs, mask, None)
@@ -174,8 +189,10 @@ class CausalLM(Generation, HeadedModel):
             "repeats": self.repeats,
             "norm": registry.plain(self.norm),
             "dropout": self.dropout,
+            "gradient_checkpointing": self.gradient_checkpointing,
             "tie_embeddings": self.tie_embeddings,
             "pad_token": self.pad_token,
             "embedding_scale": self.embedding_scale,
             "logit_cap": self.logit_cap,
+            "loss_chunk": self.loss_chunk,
         }

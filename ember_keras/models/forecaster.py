@@ -35,6 +35,8 @@ class Forecaster(SummaryModel):
         repeats: int >= 1. How many times the list stands, one after another.
         norm: a name or configuration of `registry.norms`.
         dropout: float in [0, 1), in the blocks and before the head.
+        gradient_checkpointing: bool. Whether blocks run again in the backward pass of training, to
+            keep less, as in `SequenceModel`.
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments:
@@ -66,11 +68,13 @@ class Forecaster(SummaryModel):
         repeats: int = 1,
         norm: Annotated[Any, Component("norms")] = "rms_norm",
         dropout: float = 0.0,
+        gradient_checkpointing: bool = False,
         **kwargs: Any,
     ):
         quantiles = checked_quantiles("Forecaster", quantiles)
         outputs = max(horizon, 1) * max(num_outputs, 1) * len(quantiles)
         super().__init__(outputs, width, blocks, repeats, norm, dropout, "last", None, **kwargs)
+        self.backbone.gradient_checkpointing = gradient_checkpointing
         require_positive(self, horizon=horizon, num_outputs=num_outputs)
         self.horizon = horizon
         self.num_outputs = num_outputs

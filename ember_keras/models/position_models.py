@@ -19,6 +19,7 @@ from ember_keras.models.base import (
     require_positive,
     require_tokens,
 )
+from ember_keras.models.chunked_loss import ChunkedLoss, dense_head, embedding_head
 from ember_keras.models.sequence_model import SequenceModel
 from ember_keras.models.summary_models import float32_head
 
@@ -115,6 +116,7 @@ class InputModel(HeadedModel):
             "repeats": self.repeats,
             "norm": registry.plain(self.norm),
             "dropout": self.dropout,
+            "gradient_checkpointing": self.gradient_checkpointing,
             "vocab_size": self.vocab_size,
             "pad_token": self.pad_token,
         }
@@ -183,7 +185,7 @@ class PositionModel(InputModel):
 
 
 @registry.models.register("token_classifier")
-class TokenClassifier(PositionModel):
+class TokenClassifier(ChunkedLoss, PositionModel):
     """Says which class each position belongs to, such as the kind of a word or a tracked state.
 
     An input map, a stack of blocks, and a linear head at every position. With causal blocks it
@@ -200,6 +202,10 @@ class TokenClassifier(PositionModel):
         vocab_size: int or None. With a number, the input is tokens `(B, T)`; without, vectors `(B,
             T, F)`.
         pad_token: int or None. A token that stands for padding: it is masked, in the loss too.
+        loss_chunk: int or None. With a number, `fit` and `evaluate` make the logits of as many
+            positions of each row at a time, as `CausalLM` does.
+        gradient_checkpointing: bool. Whether blocks run again in the backward pass of training, to
+            keep less, as in `SequenceModel`.
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments:
@@ -230,6 +236,8 @@ class TokenClassifier(PositionModel):
         dropout: float = 0.0,
         vocab_size: int | None = None,
         pad_token: int | None = None,
+        loss_chunk: int | None = None,
+        gradient_checkpointing: bool = False,
         **kwargs: Any,
     ):
         super().__init__(
@@ -237,14 +245,26 @@ class TokenClassifier(PositionModel):
         )
         require_positive(self, num_classes=num_classes)
         self.num_classes = num_classes
+        self._take_loss_chunk(loss_chunk)
+        self.backbone.gradient_checkpointing = gradient_checkpointing
         self._make_maps()
 
+    def _head_weights(self) -> tuple[Any, ...] | None:
+        return dense_head(self.head)
+
+    def _answer(self, hidden: Any, mask: Any, segment_ids: Any) -> Any:
+        return self._through_head(hidden, self.head)
+
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "num_classes": self.num_classes}
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "loss_chunk": self.loss_chunk,
+        }
 
 
 @registry.models.register("masked_lm")
-class MaskedLM(PositionModel):
+class MaskedLM(ChunkedLoss, PositionModel):
     """Says which token stands at every position, for those that were masked.
 
     Trained to restore tokens that were replaced by a mask token (BERT, Devlin et al. 2018,
@@ -262,6 +282,10 @@ class MaskedLM(PositionModel):
         tie_embeddings: bool. Whether the head is the embedding, transposed
             (Press & Wolf 2017, arXiv 1608.05859).
         pad_token: int or None. A token that stands for padding: it is masked, in the loss too.
+        loss_chunk: int or None. With a number, `fit` and `evaluate` make the logits of as many
+            positions of each row at a time, as `CausalLM` does.
+        gradient_checkpointing: bool. Whether blocks run again in the backward pass of training, to
+            keep less, as in `SequenceModel`.
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments:
@@ -291,12 +315,16 @@ class MaskedLM(PositionModel):
         dropout: float = 0.0,
         tie_embeddings: bool = True,
         pad_token: int | None = None,
+        loss_chunk: int | None = None,
+        gradient_checkpointing: bool = False,
         **kwargs: Any,
     ):
         super().__init__(
             vocab_size, width, blocks, repeats, norm, dropout, vocab_size, pad_token, **kwargs
         )
         self.tie_embeddings = tie_embeddings
+        self._take_loss_chunk(loss_chunk)
+        self.backbone.gradient_checkpointing = gradient_checkpointing
         self._make_maps()
 
     def _make_maps(self) -> None:
@@ -319,7 +347,14 @@ class MaskedLM(PositionModel):
         return hidden * ops.cast(self.width**0.5, hidden.dtype)
 
     def _answer(self, hidden: Any, mask: Any, segment_ids: Any) -> Any:
-        return self.input_map(hidden, reverse=True)
+        return self._through_head(hidden, lambda hidden: self.input_map(hidden, reverse=True))
+
+    def _head_weights(self) -> tuple[Any, ...] | None:
+        return embedding_head(self.input_map)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "tie_embeddings": self.tie_embeddings}
+        return {
+            **super().get_config(),
+            "tie_embeddings": self.tie_embeddings,
+            "loss_chunk": self.loss_chunk,
+        }

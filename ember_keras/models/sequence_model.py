@@ -27,6 +27,9 @@ class SequenceModel(Stacked, EmberModel):
             weights.
         norm: a name or configuration of `registry.norms`, for the blocks made here and for the end.
         dropout: float in [0, 1). The dropout of the blocks made here.
+        gradient_checkpointing: bool. Whether each block runs again in the backward pass of
+            training, which then keeps its input alone: less memory, a third more time (Chen et al.
+            2016, arXiv 1604.06174).
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments:
@@ -56,6 +59,7 @@ class SequenceModel(Stacked, EmberModel):
         repeats: int = 1,
         norm: Annotated[Any, Component("norms")] = "rms_norm",
         dropout: float = 0.0,
+        gradient_checkpointing: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -65,6 +69,7 @@ class SequenceModel(Stacked, EmberModel):
         self.norm = registry.part_config(self.final_norm, ("norms",))
         self.repeats = repeats
         self.dropout = dropout
+        self.gradient_checkpointing = gradient_checkpointing
         parts = [
             registry.build_part(part, BLOCK_KINDS, self.dtype_policy, f"block_{i}")
             for i, part in enumerate(planned.leaves())
@@ -100,4 +105,5 @@ class SequenceModel(Stacked, EmberModel):
             "repeats": self.repeats,
             "norm": registry.plain(self.norm),
             "dropout": self.dropout,
+            "gradient_checkpointing": self.gradient_checkpointing,
         }

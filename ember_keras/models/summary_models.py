@@ -136,6 +136,7 @@ class SummaryModel(HeadedModel):
             "repeats": self.repeats,
             "norm": registry.plain(self.norm),
             "dropout": self.dropout,
+            "gradient_checkpointing": self.gradient_checkpointing,
             "pooling": self.pooling,
             "vocab_size": self.vocab_size,
         }
@@ -166,6 +167,8 @@ class SequenceClassifier(SummaryModel):
         pooling: "mean", "max" or "last", over the real positions.
         vocab_size: int or None. With a number, the input is tokens `(B, T)`; without, vectors `(B,
             T, F)`.
+        gradient_checkpointing: bool. Whether blocks run again in the backward pass of training, to
+            keep less, as in `SequenceModel`.
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments:
@@ -197,11 +200,13 @@ class SequenceClassifier(SummaryModel):
         dropout: float = 0.0,
         pooling: Literal["mean", "max", "last"] = "mean",
         vocab_size: int | None = None,
+        gradient_checkpointing: bool = False,
         **kwargs: Any,
     ):
         super().__init__(
             num_classes, width, blocks, repeats, norm, dropout, pooling, vocab_size, **kwargs
         )
+        self.backbone.gradient_checkpointing = gradient_checkpointing
         require_positive(self, num_classes=num_classes)
         self.num_classes = num_classes
 
@@ -226,6 +231,8 @@ class SequenceRegressor(SummaryModel):
         pooling: "mean", "max" or "last", over the real positions.
         vocab_size: int or None. With a number, the input is tokens `(B, T)`; without, vectors `(B,
             T, F)`.
+        gradient_checkpointing: bool. Whether blocks run again in the backward pass of training, to
+            keep less, as in `SequenceModel`.
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments: those of `SequenceClassifier`.
@@ -253,11 +260,13 @@ class SequenceRegressor(SummaryModel):
         dropout: float = 0.0,
         pooling: Literal["mean", "max", "last"] = "mean",
         vocab_size: int | None = None,
+        gradient_checkpointing: bool = False,
         **kwargs: Any,
     ):
         super().__init__(
             num_outputs, width, blocks, repeats, norm, dropout, pooling, vocab_size, **kwargs
         )
+        self.backbone.gradient_checkpointing = gradient_checkpointing
         require_positive(self, num_outputs=num_outputs)
         self.num_outputs = num_outputs
 

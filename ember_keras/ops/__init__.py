@@ -6,6 +6,7 @@ from ember_keras.ops.engines.delta_rule import delta_rule
 from ember_keras.ops.engines.fft_conv import fft_conv, fft_conv_state, taps_needed
 from ember_keras.ops.engines.gated_linear_attention import gated_linear_attention
 from ember_keras.ops.engines.grouped_matmul import grouped_matmul
+from ember_keras.ops.engines.linear_cross_entropy import linear_cross_entropy
 from ember_keras.ops.engines.linear_recurrence import (
     diagonal_state_space,
     linear_recurrence,
@@ -26,6 +27,7 @@ __all__ = [
     "fft_conv_state",
     "gated_linear_attention",
     "grouped_matmul",
+    "linear_cross_entropy",
     "linear_recurrence",
     "nonlinear_scan",
     "selective_scan",

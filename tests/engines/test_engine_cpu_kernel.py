@@ -1,5 +1,8 @@
 """The C++ convolution as each backend reaches it, beside the portable form."""
 
+import os
+import re
+
 import numpy as np
 import pytest
 from engines.convolutions import GATES, MARKS, SIZES, arguments, both, gated, gates_of, run
@@ -7,6 +10,7 @@ from engines.support import error, trains
 
 import ember_keras as ek
 from ember_keras import backend
+from ember_keras.cuda import library
 from ember_keras.ops import kernels
 
 from keras import ops  # isort: skip - after ember_keras
@@ -109,3 +113,28 @@ def test_nan_stays_in_its_row_and_channel():
     expected[1, :, 7] = broken[1, :, 7]
     assert broken[1, 5:, 7].all()
     np.testing.assert_array_equal(broken, expected)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="Linux alone counts so")
+@pytest.mark.parametrize("dtype", ("float32", "float16"))
+def test_nothing_of_the_size_of_the_signal_but_the_result(dtype, monkeypatch):
+    monkeypatch.setenv("EMBER_KERNELS", "cpu_fft_conv")
+    u, k, _ = arguments((16, 4096, 128, 4096, 128), dtype)
+    size = u.shape[0] * u.shape[1] * u.shape[2] * np.dtype(dtype).itemsize
+    call = backend.compile(run)
+
+    def held():
+        before = _resident("RSS")
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")  # The peak begins anew.
+        y = call(u, k, None)
+        backend.to_numpy(y[0, 0, 0])  # It is there by now.
+        return _resident("HWM") - before - size
+
+    held()  # It is compiled, and takes the scratch that it keeps.
+    assert held() <= 512 * 4096 * library.cores() + size // 4
+
+
+def _resident(kind):
+    with open("/proc/self/status") as file:
+        return int(re.search(rf"Vm{kind}:\s*(\d+) kB", file.read())[1]) << 10

@@ -18,7 +18,7 @@ def floating(name, x, shape):
     """
     if x is None or isinstance(x, str):
         raise TypeError(f"Received {name} = {x!r}; expected a tensor or an array, {shape}.")
-    x = keras.ops.convert_to_tensor(x)
+    x = tensor(x)
     rank = shape.count(",") + (0 if shape.endswith(",)") else 1)
     if len(x.shape) != rank:
         raise ValueError(
@@ -66,21 +66,31 @@ def rows(name, x, batch, length, dtype):
     """Return a ``(B, T)`` argument such as a mask as a tensor of `dtype`, or None for None."""
     if x is None:
         return None
-    x = keras.ops.convert_to_tensor(x)
+    x = tensor(x)
     known = len(x.shape) == 2 and x.shape[1] == length
     if not known or (None not in (batch, x.shape[0]) and x.shape[0] != batch):
         raise ValueError(
             f"Received {name} of shape {tuple(x.shape)}; expected ({batch}, {length}), one "
             "value for each row and position."
         )
-    return keras.ops.cast(x, dtype)
+    return cast(x, dtype)
+
+
+def tensor(x):
+    """Return `x` as a tensor: itself where it is one, which Keras's numpy would copy."""
+    return x if keras.ops.is_tensor(x) else keras.ops.convert_to_tensor(x)
+
+
+def cast(x, dtype):
+    """Return `x` in a dtype: itself where it has that dtype, which Keras's numpy would copy."""
+    dtype = keras.backend.standardize_dtype(dtype)
+    return x if keras.backend.standardize_dtype(x.dtype) == dtype else keras.ops.cast(x, dtype)
 
 
 def wide(x):
     """Return `x` in the dtype that engines compute in: float32, or float64 for float64."""
-    if keras.backend.standardize_dtype(x.dtype) == "float64":
-        return x
-    return keras.ops.cast(x, "float32")
+    kind = keras.backend.standardize_dtype(x.dtype)
+    return x if kind in ("float32", "float64") else keras.ops.cast(x, "float32")
 
 
 def state(x, shape, letters):
@@ -91,7 +101,7 @@ def state(x, shape, letters):
         shape: tuple of int or None, the expected shape; None is not checked.
         letters: str, the same in letters, such as ``"(B, H, K, V)"``.
     """
-    x = keras.ops.convert_to_tensor(x)
+    x = tensor(x)
     agrees = len(x.shape) == len(shape) and all(
         None in (have, want) or have == want for have, want in zip(x.shape, shape, strict=True)
     )

@@ -23,8 +23,17 @@ def scan(function, init, xs):
     Returns:
         The last carry, and the nest of `y` stacked along a new first axis.
     """
-    form = {"tensorflow": _tensorflow, "mlx": _mlx}.get(backend.name(), ops.scan)
+    form = {"tensorflow": _tensorflow, "mlx": _mlx, "torch": _torch}.get(backend.name(), ops.scan)
     return form(function, init, xs)
+
+
+def _torch(function, init, xs):
+    # Keras's own holds a copy of the first carry until the end.
+    carry, steps = init, []
+    for leaves in zip(*tree.flatten(xs), strict=True):
+        carry, y = function(carry, tree.pack_sequence_as(xs, list(leaves)))
+        steps.append(y)
+    return carry, tree.map_structure(lambda *ys: ops.stack(ys), *steps)
 
 
 def _mlx(function, init, xs):

@@ -208,7 +208,7 @@ def fft_conv(
             past = relaxed.plain(initial_state) if held else initial_state
             y, state = _after_history(x, k, d, past, placed, run)
             state = relaxed.after_history(state, initial_state, k) if held else state
-    y = ops.cast(y, u.dtype)
+    y = checks.cast(y, u.dtype)
     if placed is not None:
         y = cache.uncompact(y, placed)
     if gate_out is not None:
@@ -224,7 +224,7 @@ def _gate(name, gate, u):
     gate = checks.floating(name, gate, "(B, T, D)")
     for axis, letter in enumerate("BTD"):
         checks.same(f"the {letter} of {name}", gate.shape[axis], u.shape[axis], "u")
-    return ops.cast(gate, u.dtype)
+    return checks.cast(gate, u.dtype)
 
 
 def _check_filters(k, width, of):
@@ -254,7 +254,7 @@ def _fresh(x, k, d, causal, run, **gates):
 
 def _after_window(x, k, d, state, placed, run):
     time, taps = int(x.shape[1]), int(k.shape[0])
-    past = ops.cast(state["window"], x.dtype)
+    past = checks.cast(state["window"], x.dtype)
     slots = int(past.shape[1])
     if taps - 1 > slots:
         raise ValueError(

@@ -55,11 +55,12 @@ def windowed(u, k, start, length, d=None, skip=0, gate_in=None, gate_out=None):
         gate_out: tensor ``(B, length, D)`` in u's dtype, or None.
 
     Returns:
-        ``(B, length, D)``, float32 or float64.
+        ``(B, length, D)``, float32 or float64, or in u's dtype where a kernel computed it.
     """
     size, taps = int(u.shape[1]), int(k.shape[0])
     low, high = max(0, start - size + 1), min(taps, start + length)
-    k, start = k[low:high], start - low
+    if (low, high) != (0, taps):  # A slice's gradient is a copy.
+        k, start = k[low:high], start - low
     if low < high:
         n = _circular(size, high - low, start, length)
         request = kernels.request("fft_conv", {"u": u, "k": k}, start=start, length=length)
@@ -68,7 +69,7 @@ def windowed(u, k, start, length, d=None, skip=0, gate_in=None, gate_out=None):
             options = {"start": start, "length": length, "skip": skip, "fft_length": n}
             if "gate_in" in kernel.fuses:
                 options |= {"gate_in": gate_in, "gate_out": gate_out}
-                return checks.wide(kernel.run(u, k, d, **options))
+                return kernel.run(u, k, d, **options)
             u = u if gate_in is None else u * gate_in
             return _gated(checks.wide(kernel.run(u, k, d, **options)), gate_out)
     u, k = checks.wide(u), checks.wide(k)
