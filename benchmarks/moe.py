@@ -7,10 +7,13 @@ One layer on 8,192 tokens of width 256, experts that are gated perceptrons of 51
 for each token, float32: the output, and the gradients for the tokens and every weight. `dense` is a
 gated perceptron with as many weights as a token meets, so 1,024 hidden units. Peers are the blocks
 of transformers for Mixtral and Qwen3-MoE with our weights, as they come and with their grouped
-products. Every number comes from a process of its own, with the same number of threads, and is the
-median of the repeats. Before it is timed, its output and gradients must be those that the first
-process gave, by their products with random directions. Memory is the peak of the process while it
-runs, less what it had before its first call, for as many tokens and for twice as many.
+products; and that of keras_hub, where it is installed, which runs every expert on every token: with
+256 experts that takes more memory than most machines have, and it is left out. numpy predicts, so
+its time is that of the output alone. Every number comes from a process of its own, with the same
+number of threads, and is the median of the repeats. Before it is timed, its output and gradients
+must be those that the first process gave, by their products with random directions. Memory is the
+most that the process has in a step, less what it had before the first one, for as many tokens and
+for twice as many; it is counted by Linux.
 
 The exit status is 1 where a process fails, or finds other numbers than the first.
 """
@@ -21,7 +24,9 @@ import sys
 from benchmarks import common
 from benchmarks.moe_work import PEERS
 
-BACKENDS = ("jax", "torch", "tensorflow", "mlx")
+MOST_DENSE = 64
+"""Experts of a block that runs all of them on every token."""
+BACKENDS = ("jax", "torch", "tensorflow", "mlx", "numpy")
 
 
 def main():
@@ -29,7 +34,8 @@ def main():
     options = _options()
     packages = common.packages_of(options.backends)
     if options.peers:
-        packages += [name for name in ("torch", "transformers") if name not in packages]
+        more = ("torch", "transformers", "jax", "keras-hub")
+        packages += [name for name in more if name not in packages]
     print(common.versions(*packages))
     print(
         f"{options.tokens} tokens, D={options.width}, F={options.hidden}, k={options.top_k}, "
@@ -38,14 +44,20 @@ def main():
     failures = []
     kinds = [("dense", backend) for backend in options.backends]
     kinds += [("mixture", backend) for backend in options.backends]
-    kinds += [(peer, "torch") for peer in options.peers]
+    kinds += [(peer, "jax" if peer == "keras_hub" else "torch") for peer in options.peers]
+    kinds.sort(key=lambda kind: kind[1] == "numpy")  # It has no gradients to compare with.
     rows, dense, first = [], {}, {}
     for kind, backend in kinds:
         for experts in [1] if kind == "dense" else options.experts:
+            if kind == "keras_hub" and experts > MOST_DENSE:
+                continue
             found = _measure(kind, backend, experts, options)
             if "error" not in found:
                 _compare(found, first, (kind == "dense", experts))
             if "error" in found:
+                if kind == "keras_hub" and "No module named" in found["error"]:
+                    print("keras_hub is not installed")
+                    break
                 failures.append(f"{kind} on {backend}, E={experts}: {found['error']}")
                 rows.append([kind, backend, experts, found["error"], "", "", ""])
                 continue
@@ -75,22 +87,19 @@ def _measure(kind, backend, experts, options):
     found = common.run(target, job, backend, options.threads, options.limit)
     if "error" in found:
         return found
+    twice = {**job, "tokens": 2 * options.tokens}
     target = "benchmarks.moe_work:peak"
-    for key, tokens in (("memory", options.tokens), ("memory_twice", 2 * options.tokens)):
-        peak = common.run(
-            target, {**job, "tokens": tokens}, backend, options.threads, options.limit
-        )
-        if "error" in peak:
-            return peak
-        found[key] = peak["bytes"]
-    return found
+    peak = common.run(target, twice, backend, options.threads, options.limit)
+    if "error" in peak:
+        return peak
+    return {**found, "memory_twice": peak["memory"]}
 
 
 def _compare(found, first, which):
     """Puts an error into what a process found where it is not what the first one found."""
     expected = first.setdefault(which, found["products"])
-    for name, value in expected.items():
-        given = found["products"][name]
+    for name, given in found["products"].items():
+        value = expected[name]
         if not abs(given - value) <= common.TOLERANCE * max(1.0, abs(value)):
             found["error"] = f"{name} is {given:.6g}, expected {value:.6g}"
 

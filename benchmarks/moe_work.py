@@ -1,19 +1,21 @@
 """The workers of `benchmarks.moe`: a mixture or a dense layer, forward and backward."""
 
-import resource
+import ctypes
+import gc
+from pathlib import Path
 
 import numpy as np
 
 from benchmarks import common
 
-PEERS = ("mixtral", "mixtral-grouped", "qwen3", "qwen3-grouped")
+PEERS = ("mixtral", "mixtral-grouped", "qwen3", "qwen3-grouped", "keras_hub")
 ROWS = 8
 """Sequences that the tokens are cut into."""
 
 
 def measure(job):
-    """The seconds of a step, and products of its results with random directions."""
-    step = _step(job)
+    """The seconds of a step, its memory, and products of its results with random directions."""
+    step, memory = _measured(job)
     results = step()
     products = {}
     for i, (name, value) in enumerate(results.items()):
@@ -24,16 +26,46 @@ def measure(job):
         products[name] = float(np.sum(value * direction) / max(np.linalg.norm(value), 1e-30))
     del results
     step.run()
-    return {"time": common.summary(common.seconds(step.run, job["repeats"])), "products": products}
+    times = common.summary(common.seconds(step.run, job["repeats"]))
+    return {"time": times, "products": products, "memory": memory}
 
 
 def peak(job):
-    """The bytes that the process had at most beside what it had before its first step."""
+    """The memory of a step alone."""
+    return {"memory": _measured(job)[1]}
+
+
+def _measured(job):
+    """A step, and the bytes that it takes at most beside what there was before the first one.
+
+    Before that, a step of few tokens loads code and starts threads. What there is is what is in
+    memory at the time: the most that the process ever had holds copies made while weights were
+    loaded. The most is that of the second step: the first one is compiled, by some.
+    """
+    few = _step({**job, "tokens": ROWS})
+    few.run()
+    del few
     step = _step(job)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    _return_memory()
+    before = _status("VmRSS")
     step.run()
+    _return_memory()
+    Path("/proc/self/clear_refs").write_text("5")  # Linux counts the most from here on.
     step.run()
-    return {"bytes": 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)}
+    return step, _status("VmHWM") - before
+
+
+def _return_memory():
+    """Give what nothing holds back to the system."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+
+
+def _status(name):
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return 1024 * int(line.split()[1])
+    raise ValueError(f"/proc/self/status has no {name}")
 
 
 class Step:
@@ -69,6 +101,8 @@ def _arrays(job):
 
 def _step(job):
     arrays = _arrays(job)
+    if job["kind"] == "keras_hub":
+        return _keras_hub(job, arrays)
     return _transformers(job, arrays) if job["kind"] in PEERS else _ours(job, arrays)
 
 
@@ -97,6 +131,8 @@ def _ours(job, arrays):
     run = _RUNS[keras.backend.backend()](layer, variables, x, g)
 
     def read(found):
+        if len(found) == 1:
+            return {"y": ek.backend.to_numpy(found[0])}
         y, dx, slopes = found
         values = {"y": y, "x": dx, **dict(zip(names, slopes, strict=True))}
         return {name: ek.backend.to_numpy(value) for name, value in values.items()}
@@ -176,7 +212,43 @@ def _mlx(layer, variables, x, g):
     return run
 
 
-_RUNS = {"jax": _jax, "torch": _torch, "tensorflow": _tensorflow, "mlx": _mlx}
+def _numpy(layer, variables, x, g):
+    return lambda: (layer(x),)
+
+
+_RUNS = {"numpy": _numpy, "jax": _jax, "torch": _torch, "tensorflow": _tensorflow, "mlx": _mlx}
+
+
+def _keras_hub(job, arrays):
+    import ember_keras as ek  # isort: skip
+    import keras
+    from keras import ops
+    from keras_hub.src.models.mixtral.mixtral_decoder import MixtralSparseMoeBlock
+
+    layer = MixtralSparseMoeBlock(job["width"], job["hidden"], job["experts"], job["top_k"])
+    layer.build(arrays["x"].shape)
+    gate, up = np.split(arrays["gate_up"], 2, axis=2)
+    bank = layer.expert_bank
+    variables = [
+        layer._sparse_feedforward_gate_dense.kernel,
+        bank._expert_feedforward_gate_dense,
+        bank._expert_feedforward_intermediate_dense,
+        bank._expert_feedforward_output_dense,
+    ]
+    for variable, value in zip(
+        variables, (arrays["router"], gate, up, arrays["down"]), strict=True
+    ):
+        variable.assign(value)
+    x, g = ops.convert_to_tensor(arrays["x"]), ops.convert_to_tensor(arrays["g"])
+    run = _RUNS[keras.backend.backend()](lambda x: layer(x)[0], variables, x, g)
+
+    def read(found):
+        y, dx, slopes = found
+        y, dx, router, gate, up, down = map(ek.backend.to_numpy, (y, dx, *slopes))
+        gate_up = np.concatenate([gate, up], axis=2)
+        return {"y": y, "x": dx, "router": router, "gate_up": gate_up, "down": down}
+
+    return Step(run, read)
 
 
 def _transformers(job, arrays):

@@ -32,6 +32,7 @@ ISAS = {
 }
 PLAIN = (
     "check",
+    "cpu/experts",
     "cpu/grouped",
     "cpu/interface",
     "cpu/plan",
@@ -39,7 +40,7 @@ PLAIN = (
     "cpu/threads",
     "cpu/xla",
 )
-KERNELS = ("kernel", "grouped_kernel")
+KERNELS = ("kernel", "grouped_kernel", "experts_kernel")
 """Compiled once for each instruction set."""
 INTEL = ("x86_64", "AMD64")
 

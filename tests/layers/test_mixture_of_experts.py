@@ -249,6 +249,7 @@ def test_the_work_is_that_of_the_chosen_experts(num_experts, rng, monkeypatch):
         seen.append((int(x.shape[0]), ek.backend.to_numpy(offsets)[-1]))
         return ek.ops.grouped_matmul(x, w, offsets)
 
+    monkeypatch.setenv("EMBER_KERNELS", "portable")
     monkeypatch.setattr(stacked, "grouped_matmul", product)
     mask = np.ones((2, 7), bool)
     mask[:, 4:] = False

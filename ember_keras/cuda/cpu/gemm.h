@@ -14,83 +14,187 @@ namespace EMBER_ISA {
 
 typedef float Floats __attribute__((vector_size(kBytes)));
 typedef float LooseFloats __attribute__((vector_size(kBytes), aligned(4), may_alias));
+typedef float Four __attribute__((vector_size(16)));
+typedef float LooseFour __attribute__((vector_size(16), aligned(4), may_alias));
 
 constexpr int kFloats = kBytes / 4;
 constexpr int kVectors = 2;
 constexpr int kColumns = kFloats * kVectors;
 constexpr int kRows = kBytes == 64 ? 12 : kBytes == 32 ? 6 : 4;
 
-// A matrix anywhere: one of its strides is 1.
+// A matrix of lines, each of which lies dense: they are its rows, or its columns. Line i is that of
+// number `index[i]`, or i where there is no index.
 struct Matrix {
   const float* data;
-  int64_t row, column;
+  int64_t stride;
+  bool columns;
+  const int32_t* index;
+
+  EMBER_INLINE const float* line(int64_t i) const { return data + (index ? index[i] : i) * stride; }
+  // The matrix without its first rows.
+  EMBER_INLINE Matrix below(int64_t rows) const {
+    if (columns) return {data + rows, stride, columns, index};
+    return index ? Matrix{data, stride, columns, index + rows}
+                 : Matrix{data + rows * stride, stride, columns, index};
+  }
 };
 
 EMBER_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// Packs `rows` x `inner` of A: panels of kRows rows, in each the rows of an inner position together.
-inline void pack_rows(const Matrix& a, int64_t rows, int64_t inner, float* to) {
-  for (int64_t first = 0; first < rows; first += kRows) {
-    const int64_t count = least(kRows, rows - first);
-    const float* from = a.data + first * a.row;
-    if (a.row == 1) {
-      for (int64_t k = 0; k < inner; ++k, to += count) {
-        const float* line = from + k * a.column;
-        for (int64_t i = 0; i < count; ++i) to[i] = line[i];
-      }
-      continue;
+// Asks for a line of memory, for the first cache or the second. The empty assembly keeps compilers
+// from taking functions that do nothing else for ones that do nothing.
+template <bool writes = false, bool far = false>
+EMBER_INLINE void ask(const float* at) {
+  __builtin_prefetch(at, writes, far ? 2 : 3);
+  asm volatile("");
+}
+
+EMBER_INLINE Floats load(const float* from, int64_t count) {
+  if (count >= kFloats) return *reinterpret_cast<const LooseFloats*>(from);
+  Floats x = {};
+  for (int64_t j = 0; j < count; ++j) x[j] = from[j];
+  return x;
+}
+
+EMBER_INLINE void store(float* to, Floats x, int64_t count) {
+  if (count >= kFloats) {
+    *reinterpret_cast<LooseFloats*>(to) = x;
+    return;
+  }
+  for (int64_t j = 0; j < count; ++j) to[j] = x[j];
+}
+
+template <int A, int B, int C, int D>
+EMBER_INLINE Four shuffle(Four x, Four y) {
+#ifdef __clang__
+  return __builtin_shufflevector(x, y, A, B, C, D);
+#else
+  typedef int Places __attribute__((vector_size(16)));
+  return __builtin_shuffle(x, y, Places{A, B, C, D});
+#endif
+}
+
+// Packs `count` lines side by side: to[k * stride + i] = line(first + i)[from + k].
+inline void pack_side_by_side(const Matrix& m, int64_t first, int64_t count, int64_t from,
+                              int64_t deep, float* to, int64_t stride) {
+  const auto put = [](float* at, Four x) { *reinterpret_cast<LooseFour*>(at) = x; };
+  const auto get = [](const float* at) -> Four { return *reinterpret_cast<const LooseFour*>(at); };
+  int64_t i = 0;
+  for (; i + 4 <= count; i += 4) {
+    const float* lines[4];
+    for (int l = 0; l < 4; ++l) lines[l] = m.line(first + i + l) + from;
+    int64_t k = 0;
+    for (; k + 4 <= deep; k += 4) {
+      const Four a = get(lines[0] + k), b = get(lines[1] + k);
+      const Four c = get(lines[2] + k), d = get(lines[3] + k);
+      const Four ab = shuffle<0, 4, 1, 5>(a, b), cd = shuffle<0, 4, 1, 5>(c, d);
+      const Four ab2 = shuffle<2, 6, 3, 7>(a, b), cd2 = shuffle<2, 6, 3, 7>(c, d);
+      float* out = to + k * stride + i;
+      put(out, shuffle<0, 1, 4, 5>(ab, cd));
+      put(out + stride, shuffle<2, 3, 6, 7>(ab, cd));
+      put(out + 2 * stride, shuffle<0, 1, 4, 5>(ab2, cd2));
+      put(out + 3 * stride, shuffle<2, 3, 6, 7>(ab2, cd2));
     }
-    for (int64_t i = 0; i < count; ++i) {
-      const float* line = from + i * a.row;
-      for (int64_t k = 0; k < inner; ++k) to[k * count + i] = line[k * a.column];
+    for (; k < deep; ++k) {
+      for (int l = 0; l < 4; ++l) to[k * stride + i + l] = lines[l][k];
     }
-    to += count * inner;
+  }
+  for (; i < count; ++i) {
+    const float* line = m.line(first + i) + from;
+    for (int64_t k = 0; k < deep; ++k) to[k * stride + i] = line[k];
   }
 }
 
-// Packs `inner` x `width` of B: panels of kColumns columns, the last one filled with zeros.
-inline void pack_columns(const Matrix& b, int64_t inner, int64_t width, float* to) {
-  for (int64_t first = 0; first < width; first += kColumns) {
-    const int64_t count = least(kColumns, width - first);
-    const float* from = b.data + first * b.column;
-    if (b.column == 1) {
-      for (int64_t k = 0; k < inner; ++k) {
-        const float* line = from + k * b.row;
-        float* out = to + k * kColumns;
-        if (count == kColumns) {
-          for (int v = 0; v < kVectors; ++v) {
-            *reinterpret_cast<LooseFloats*>(out + v * kFloats) =
-                *reinterpret_cast<const LooseFloats*>(line + v * kFloats);
-          }
-        } else {
-          for (int64_t j = 0; j < count; ++j) out[j] = line[j];
-          for (int64_t j = count; j < kColumns; ++j) out[j] = 0;
-        }
-      }
-    } else {
-      // Sixteen lines of the matrix at a time, each read along itself.
-      constexpr int64_t kDepth = 16;
-      for (int64_t k = 0; k < inner; k += kDepth) {
-        const int64_t deep = least(kDepth, inner - k);
-        for (int64_t j = 0; j < count; ++j) {
-          const float* line = from + j * b.column + k * b.row;
-          for (int64_t d = 0; d < deep; ++d) to[(k + d) * kColumns + j] = line[d * b.row];
-        }
-        for (int64_t j = count; j < kColumns; ++j) {
-          for (int64_t d = 0; d < deep; ++d) to[(k + d) * kColumns + j] = 0;
-        }
-      }
+// Packs pieces of lines below each other: to[k * stride + i] = line(first + k)[from + i], i < count,
+// and zeros up to `filled`.
+inline void pack_below(const Matrix& m, int64_t first, int64_t deep, int64_t from, int64_t count,
+                       float* to, int64_t stride, int64_t filled) {
+  for (int64_t k = 0; k < deep; ++k, to += stride) {
+    const float* line = m.line(first + k) + from;
+    int64_t i = 0;
+    for (; i + kFloats <= count; i += kFloats) store(to + i, load(line + i, kFloats), kFloats);
+    for (; i + 4 <= count; i += 4) {
+      *reinterpret_cast<LooseFour*>(to + i) = *reinterpret_cast<const LooseFour*>(line + i);
     }
-    to += kColumns * inner;
+    for (; i < count; ++i) to[i] = line[i];
+    for (; i < filled; ++i) to[i] = 0;
   }
 }
+
+// Packs `rows` x `deep` of A from an inner position on: panels of kRows rows, in each the rows of an
+// inner position together.
+inline void pack_rows(const Matrix& a, int64_t rows, int64_t inner, int64_t deep, float* to) {
+  for (int64_t first = 0; first < rows; first += kRows) {
+    const int64_t count = least(kRows, rows - first);
+    if (a.columns) {
+      pack_below(a, inner, deep, first, count, to, count, count);
+    } else {
+      pack_side_by_side(a, first, count, inner, deep, to, count);
+    }
+    to += count * deep;
+  }
+}
+
+// B: a matrix of `width` columns, in panels of kColumns. Where it is `paired`, it has twice as many,
+// and a panel has kFloats of the first half and the same of the second.
+struct Panels {
+  Matrix matrix;
+  int64_t width;
+  bool paired;
+
+  int64_t count() const {
+    const int64_t own = paired ? kFloats : kColumns;
+    return (width + own - 1) / own;
+  }
+
+  void pack(int64_t panel, int64_t inner, int64_t deep, float* to) const {
+    if (paired) {
+      const int64_t from = panel * kFloats, wide = least(kFloats, width - from);
+      pack_below(matrix, inner, deep, from, wide, to, kColumns, kFloats);
+      pack_below(matrix, inner, deep, width + from, wide, to + kFloats, kColumns, kFloats);
+      return;
+    }
+    const int64_t from = panel * kColumns, wide = least(kColumns, width - from);
+    if (!matrix.columns) {
+      pack_below(matrix, inner, deep, from, wide, to, kColumns, kColumns);
+      return;
+    }
+    pack_side_by_side(matrix, from, wide, inner, deep, to, kColumns);
+    if (wide == kColumns) return;
+    for (int64_t k = 0; k < deep; ++k) {
+      for (int64_t j = wide; j < kColumns; ++j) to[k * kColumns + j] = 0;
+    }
+  }
+
+  // Asks for the memory of a panel from one inner position to another. Its lines may be so far apart
+  // that few of them fit the first cache.
+  EMBER_INLINE void prefetch(int64_t panel, int64_t from, int64_t to) const {
+    const int64_t first = panel * (paired ? kFloats : kColumns);
+    if (matrix.columns) {
+      const int64_t wide = least(kColumns, width - first);
+      for (int64_t j = 0; j < wide; ++j) {
+        for (int64_t k = from; k < to; k += kLine / 4) {
+          ask<false, true>(matrix.line(first + j) + k);
+        }
+      }
+      return;
+    }
+    for (int64_t k = from; k < to; ++k) {
+      const float* line = matrix.line(k) + first;
+      ask<false, true>(line);
+      ask<false, true>(line + (paired ? width : kColumns - 1));
+    }
+  }
+};
 
 // R rows and kColumns columns of the product of two panels.
 template <int R>
-void tile(int64_t inner, const float* a, const float* b, float* c, int64_t stride, int64_t width,
-          bool add) {
-  Floats sums[R][kVectors] = {};
-  for (int64_t k = 0; k < inner; ++k, a += R, b += kColumns) {
+__attribute__((noinline)) void tile(int64_t deep, const float* a, const float* b, Floats* out) {
+  Floats sums[R][kVectors];
+  for (int i = 0; i < R; ++i) {
+    for (int v = 0; v < kVectors; ++v) sums[i][v] = Floats{};
+  }
+  for (int64_t k = 0; k < deep; ++k, a += R, b += kColumns) {
     Floats right[kVectors];
     for (int v = 0; v < kVectors; ++v) {
       right[v] = *reinterpret_cast<const LooseFloats*>(b + v * kFloats);
@@ -100,22 +204,11 @@ void tile(int64_t inner, const float* a, const float* b, float* c, int64_t strid
     }
   }
   for (int i = 0; i < R; ++i) {
-    float* line = c + i * stride;
-    if (width >= kColumns) {
-      for (int v = 0; v < kVectors; ++v) {
-        LooseFloats* out = reinterpret_cast<LooseFloats*>(line + v * kFloats);
-        *out = add ? Floats(*out + sums[i][v]) : sums[i][v];
-      }
-      continue;
-    }
-    for (int64_t j = 0; j < width; ++j) {
-      const float sum = sums[i][j / kFloats][j % kFloats];
-      line[j] = add ? line[j] + sum : sum;
-    }
+    for (int v = 0; v < kVectors; ++v) out[i * kVectors + v] = sums[i][v];
   }
 }
 
-using Tile = void (*)(int64_t, const float*, const float*, float*, int64_t, int64_t, bool);
+using Tile = void (*)(int64_t, const float*, const float*, Floats*);
 
 EMBER_INLINE Tile tile_of(int64_t rows) {
   switch (rows) {
@@ -139,29 +232,85 @@ EMBER_INLINE Tile tile_of(int64_t rows) {
   }
 }
 
-// C (rows, width) = or += A (rows, inner) B (inner, width), in the scratch of one thread.
+// Where a tile of sums is: its first row, how many, its panel, and which part of the inner sum.
+struct Place {
+  int64_t row, rows, panel;
+  bool first, last;
+};
+
+// Asks for the lines of a tile's rows, `vectors` vectors each, to be read, or written where `writes`.
+template <bool writes>
+EMBER_INLINE void prefetch_rows(const float* from, int64_t stride, int64_t rows, int vectors) {
+  for (int64_t i = 0; i < rows; ++i, from += stride) {
+    for (int v = 0; v < vectors; v += kParts) ask<writes>(from + v * kFloats);
+  }
+}
+
+// Computes A B for so many rows of A that they fit the scratch, and calls finish(sums, place) with
+// each tile of it, kVectors vectors a row, once for each block of the inner sum. Before it computes a
+// tile, it calls prepare(place), to ask for the memory that `finish` will need. While one panel of B
+// is used, the next is packed, piece by piece. In the scratch of one thread.
+template <class Prepare, class Finish>
+inline void product(const Matrix& a, int64_t rows, int64_t inner, const Panels& b, float* scratch,
+                    const Prepare& prepare, const Finish& finish) {
+  constexpr int64_t kPiece = kLine / 4;
+  float* const packed_a = scratch;
+  float* packed_b = scratch + kMostRows * kInnerBlock;
+  float* next_b = packed_b + kInnerBlock * kColumns;
+  const int64_t panels = b.count(), tiles = (rows + kRows - 1) / kRows;
+  Floats sums[kRows * kVectors];
+  for (int64_t k = 0; k < inner; k += kInnerBlock) {
+    const int64_t deep = least(kInnerBlock, inner - k);
+    // Where the piece of the next panel begins that is packed before tile t.
+    const auto piece = [&](int64_t t) {
+      return t >= tiles ? deep : least(deep, deep * t / tiles / kPiece * kPiece);
+    };
+    pack_rows(a, rows, k, deep, packed_a);
+    b.pack(0, k, deep, packed_b);
+    for (int64_t panel = 0; panel < panels; ++panel) {
+      const bool more = panel + 1 < panels;
+      if (more) b.prefetch(panel + 1, k, k + piece(2));
+      for (int64_t t = 0; t < tiles; ++t) {
+        const int64_t row = t * kRows, count = least(kRows, rows - row);
+        const Place at = {row, count, panel, k == 0, k + deep == inner};
+        prepare(at);
+        if (more) {
+          b.prefetch(panel + 1, k + piece(t + 2), k + piece(t + 3));
+          const int64_t from = piece(t), to = piece(t + 1);
+          if (to > from) b.pack(panel + 1, k + from, to - from, next_b + from * kColumns);
+        }
+        tile_of(count)(deep, packed_a + row * deep, packed_b, sums);
+        finish(sums, at);
+      }
+      float* const used = packed_b;
+      packed_b = next_b, next_b = used;
+    }
+  }
+}
+
+// C (rows, width) = A (rows, inner) B (inner, width), in the scratch of one thread.
 inline void multiply(const Matrix& a, const Matrix& b, float* c, int64_t stride, int64_t rows,
                      int64_t inner, int64_t width, float* scratch) {
-  float* const packed_a = scratch;
-  float* const packed_b = scratch + kPackRows * kInnerBlock;
-  for (int64_t j = 0; j < width; j += kWidthBlock) {
-    const int64_t wide = least(kWidthBlock, width - j);
-    for (int64_t k = 0; k < inner; k += kInnerBlock) {
-      const int64_t deep = least(kInnerBlock, inner - k);
-      pack_columns({b.data + k * b.row + j * b.column, b.row, b.column}, deep, wide, packed_b);
-      for (int64_t i = 0; i < rows; i += kPackRows) {
-        const int64_t high = least(kPackRows, rows - i);
-        pack_rows({a.data + i * a.row + k * a.column, a.row, a.column}, high, deep, packed_a);
-        for (int64_t column = 0; column < wide; column += kColumns) {
-          const float* panel = packed_b + column * deep;
-          for (int64_t row = 0; row < high; row += kRows) {
-            const int64_t count = least(kRows, high - row);
-            tile_of(count)(deep, packed_a + row * deep, panel,
-                           c + (i + row) * stride + j + column, stride, wide - column, k > 0);
-          }
+  const int64_t most = kMostRows * kInnerBlock / least(inner, kInnerBlock);
+  const int64_t parts = (rows + most - 1) / most;
+  for (int64_t part = 0; part < parts; ++part) {
+    const int64_t from = rows * part / parts, high = rows * (part + 1) / parts - from;
+    float* const to = c + from * stride;
+    const auto prepare = [&](const Place& at) {
+      prefetch_rows<true>(to + at.row * stride + at.panel * kColumns, stride, at.rows, kVectors);
+    };
+    const auto finish = [&](const Floats* sums, const Place& at) {
+      for (int64_t i = 0; i < at.rows; ++i) {
+        for (int v = 0; v < kVectors; ++v) {
+          const int64_t column = at.panel * kColumns + v * kFloats;
+          float* line = to + (at.row + i) * stride + column;
+          Floats sum = sums[i * kVectors + v];
+          if (!at.first) sum += load(line, width - column);
+          store(line, sum, width - column);
         }
       }
-    }
+    };
+    product(a.below(from), high, inner, {b, width, false}, scratch, prepare, finish);
   }
 }
 

@@ -78,8 +78,8 @@ int run(GroupedCall* call) {
     call->chunk = parts > 1 && threads > 1 ? round_up((s.inner + parts - 1) / parts, 48) : s.inner;
     call->pieces = s.groups * ((s.inner + call->chunk - 1) / call->chunk);
   } else {
-    call->chunk = kRowChunk;
-    if (threads > 1 && s.rows / (4 * threads) < kRowChunk) {
+    call->chunk = kMostRows;
+    if (threads > 1 && s.rows / (4 * threads) < kMostRows) {
       call->chunk = round_up(s.rows / (4 * threads) + 1, 48);
     }
     call->pieces = 0;
@@ -87,8 +87,7 @@ int run(GroupedCall* call) {
       call->pieces += (call->offsets[e + 1] - call->offsets[e] + call->chunk - 1) / call->chunk;
     }
   }
-  // Packed panels of both, the widest of all instruction sets.
-  call->share = 4 * (kPackRows * kInnerBlock + kInnerBlock * round_up(kWidthBlock, 64));
+  call->share = 4 * kPackedFloats;
   const int64_t team = threads < call->pieces ? threads : call->pieces > 0 ? call->pieces : 1;
   void* memory = nullptr;
   if (posix_memalign(&memory, 64, size_t(call->share * team))) return EMBER_OUT_OF_MEMORY;

@@ -19,8 +19,11 @@ struct GroupedCall {
   int64_t* next;  // the next piece that no thread has taken; taken by an atomic addition
 };
 
-// How a product is cut: a piece is at most so many rows, all columns and all of the inner sum.
-constexpr int64_t kRowChunk = 512, kInnerBlock = 512, kWidthBlock = 512, kPackRows = 128;
+// How a product is cut: so many rows, with a panel of at most so many columns, and so much of the
+// inner sum.
+constexpr int64_t kMostRows = 384, kMostColumns = 32, kInnerBlock = 512;
+// What a thread packs rows and two panels of columns into.
+constexpr int64_t kPackedFloats = kInnerBlock * (kMostRows + 2 * kMostColumns);
 
 // Defined once for each instruction set; `call` is a GroupedCall.
 namespace portable {

@@ -20,9 +20,9 @@ void rows(const GroupedCall& call, int64_t piece, float* scratch) {
     // Of equal size, so that no thread waits for a long one.
     const int64_t first = start + count * piece / own, last = start + count * (piece + 1) / own;
     const float* w = call.w + e * s.inner * s.width;
-    const Matrix b = s.transposed ? Matrix{w, 1, s.inner} : Matrix{w, s.width, 1};
-    multiply({call.x + first * s.inner, s.inner, 1}, b, call.y + first * s.width, s.width,
-             last - first, s.inner, s.width, scratch);
+    const Matrix b = {w, s.transposed ? s.inner : s.width, s.transposed != 0, nullptr};
+    multiply({call.x + first * s.inner, s.inner, false, nullptr}, b, call.y + first * s.width,
+             s.width, last - first, s.inner, s.width, scratch);
     return;
   }
 }
@@ -35,8 +35,9 @@ void weights(const GroupedCall& call, int64_t piece, float* scratch) {
   const int64_t start = call.offsets[e], count = call.offsets[e + 1] - start;
   float* to = call.y + (e * s.inner + from) * s.width;
   if (count == 0) return clear(to, high * s.width);
-  multiply({call.x + start * s.inner + from, 1, s.inner}, {call.w + start * s.width, s.width, 1}, to,
-           s.width, high, count, s.width, scratch);
+  multiply({call.x + start * s.inner + from, s.inner, true, nullptr},
+           {call.w + start * s.width, s.width, false, nullptr}, to, s.width, high, count, s.width,
+           scratch);
 }
 
 }  // namespace

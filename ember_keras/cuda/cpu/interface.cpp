@@ -10,6 +10,7 @@
 #include "../check.h"
 #include "call.h"
 #include "isa.h"
+#include "scratch.h"
 
 namespace ember {
 namespace {
@@ -73,13 +74,9 @@ int schedules(const ember_fft_conv& c, bool backward, int threads, Call* call, i
   return EMBER_OK;
 }
 
-// Scratch that calls leave to the next one: the system need not clear its pages again, and may take
+// Scratch is left to the next call: the system need not clear its pages again, and may take
 // them where memory is short. It starts at a large page, and the system puts large pages wherever a
 // whole one fits; its end lies in small ones, so that no more is held than was asked for.
-struct Scratch {
-  char* base = nullptr;
-  int64_t bytes = 0;
-};
 std::atomic<Scratch*> kept{nullptr};
 
 void give_up(Scratch* scratch) {
@@ -97,6 +94,8 @@ char* map_pages(int64_t bytes, int64_t alignment) {
   if (alignment > before) munmap(first + before + bytes, alignment - before);
   return first + before;
 }
+
+}  // namespace
 
 Scratch* take_scratch(int64_t wanted) {
   constexpr int64_t kLargePage = 2 << 20;
@@ -125,6 +124,8 @@ void leave_scratch(Scratch* scratch) {
 #endif
   give_up(kept.exchange(scratch));
 }
+
+namespace {
 
 int run(Call* call, void* scratch, int64_t scratch_bytes, int64_t bytes, int threads) {
   Scratch* own = nullptr;

@@ -112,6 +112,7 @@ class MixtureOfExperts(SequenceMixer):
         self.router.connect(count, top_k)
         self.combiner = registry.build_part(combiner, ("combiners",), self.dtype_policy, "combiner")
         self.combiner.connect(self.router.slots or top_k)
+        self._sums = registry.combiners.name_of(self.combiner) == "weighted_sum"
         self._make_experts(expert, experts)
         self.shared_expert = None
         if shared_expert is not None:
@@ -152,8 +153,7 @@ class MixtureOfExperts(SequenceMixer):
 
     def _require_parts_that_agree(self) -> None:
         by_token = self.router.slots is not None
-        sums = registry.combiners.name_of(self.combiner) == "weighted_sum"
-        if not by_token and not sums:
+        if not by_token and not self._sums:
             raise ValueError(
                 f"`MixtureOfExperts` received a `{type(self.combiner).__name__}` and a "
                 f"`{type(self.router).__name__}`, expected the combiner 'weighted_sum': tokens "
@@ -255,17 +255,21 @@ class MixtureOfExperts(SequenceMixer):
             wanted = ops.logical_and(wanted, rank < self.combiner.most)
         experts, chosen = (ops.reshape(v, (-1, slots)) for v in (routing.experts, wanted))
         tokens = ops.reshape(x, (-1, width))
-        places = dispatch.sort_places(experts, chosen, self._count)
         dropped = None
         if training and self.capacity_factor is not None:
+            places = dispatch.sort_places(experts, chosen, self._count)
             room = self._capacity(self.capacity_factor, ops.shape(tokens)[0])
             kept = ops.logical_and(chosen, dispatch.rank_of(places, experts) < room)
             lost = ops.sum(ops.cast(chosen, "float32")) - ops.sum(ops.cast(kept, "float32"))
             dropped = lost / ops.maximum(ops.sum(ops.cast(chosen, "float32")), 1.0)
             chosen = kept
-            places = dispatch.sort_places(experts, chosen, self._count)
-        y = None
+        weights = ops.reshape(routing.weights, (-1, slots))
+        weights = ops.where(chosen, weights, ops.zeros_like(weights))
+        y = self._summed(tokens, experts, chosen, weights, training)
+        if y is not None:
+            return ops.reshape(y, ops.shape(x)), wanted, dropped
         if self.stacks:
+            places = dispatch.sort_places(experts, chosen, self._count)
             rows = dispatch.to_rows(tokens, places, slots)
             rows = self._run_stacks(rows, places.offsets, training)
             y = dispatch.to_places(rows, places, slots)
@@ -274,10 +278,18 @@ class MixtureOfExperts(SequenceMixer):
             output = ops.reshape(output, (-1, 1, width))
             output = ops.where(here, output, ops.zeros_like(output))
             y = output if y is None else y + output
-        weights = ops.reshape(routing.weights, (-1, slots))
-        weights = ops.where(chosen, weights, ops.zeros_like(weights))
         y = self.combiner(y, weights=weights, chosen=chosen, tokens=tokens)
         return ops.reshape(y, ops.shape(x)), wanted, dropped
+
+    def _summed(
+        self, tokens: Any, experts: Any, chosen: Any, weights: Any, training: bool | None
+    ) -> Any | None:
+        """The output `(N, D)`, where all experts are of one stack that sums them by itself."""
+        if self.whole or len(self.stacks) != 1 or not self._sums:
+            return None
+        experts = ops.where(chosen, experts, ops.full_like(experts, self._count))
+        weights = ops.cast(weights, tokens.dtype)
+        return self.stacks[0].weighted_sum(tokens, experts, weights, training)
 
     def _capacity(self, factor: float, tokens: Any) -> Any:
         share = factor * self.top_k / self._count

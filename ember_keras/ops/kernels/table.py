@@ -30,6 +30,13 @@ TYPICAL = {
     },
     "fft_conv": {"u": (8, 1024, 256), "k": (1024, 256), "start": 0, "length": 1024},
     "grouped_matmul": {"x": (16384, 256), "w": (64, 256, 512)},
+    "gated_experts": {
+        "x": (8192, 256),
+        "gate_up": (64, 256, 1024),
+        "gate": "swiglu",
+        "biased": False,
+        "dropped": False,
+    },
     "gated_linear_attention": {
         "q": (8, 1024, 8, 64),
         "v": (8, 1024, 8, 64),

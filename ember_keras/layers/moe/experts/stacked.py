@@ -10,6 +10,7 @@ from keras import ops
 from ember_keras import registry
 from ember_keras.layers.base import EmberLayer
 from ember_keras.layers.channel_mixing.mlp import GATES, hidden_width
+from ember_keras.ops import kernels
 from ember_keras.ops.engines.grouped_matmul import grouped_matmul
 
 
@@ -31,6 +32,19 @@ class Experts(EmberLayer):
     def connect(self, count: int) -> None:
         """Says how many experts there are."""
         self.count = count
+
+    def weighted_sum(self, x: Any, chosen: Any, weights: Any, training: bool | None) -> Any | None:
+        """The sum of what each token's experts make of it, where a kernel has it in one call.
+
+        Args:
+            x: float tensor `(N, D)`.
+            chosen: int tensor `(N, K)`, numbers of experts; `count` for none.
+            weights: float tensor `(N, K)`.
+            training: bool.
+
+        Returns: `(N, D)`, or None where tokens have to be sorted and run as rows.
+        """
+        return None
 
     def _add_stack(self, inputs: int, outputs: int, name: str) -> Any:
         """A stack of maps `(E, inputs, outputs)`, each of which starts as a dense layer does."""
@@ -219,6 +233,17 @@ class GatedMLPExperts(Experts):
         self.down = self._add_stack(hidden, width, "down")
         self.down_bias = self._add_bias(width, "down_bias") if self.use_bias else None
         super().build(input_shape)
+
+    def weighted_sum(self, x: Any, chosen: Any, weights: Any, training: bool | None) -> Any | None:
+        gate_up, down = (ops.convert_to_tensor(each) for each in (self.gate_up, self.down))
+        options = {
+            "gate": self.gate,
+            "biased": self.use_bias,
+            "dropped": bool(training and self.dropout),
+        }
+        request = kernels.request("gated_experts", {"x": x, "gate_up": gate_up}, **options)
+        kernel = kernels.choose(request)
+        return None if kernel is None else kernel.run(x, chosen, weights, gate_up, down)
 
     def call(self, x: Any, offsets: Any = None, training: bool | None = None) -> Any:
         both = self._apply(x, self.gate_up, self.gate_up_bias, offsets)
