@@ -26,6 +26,7 @@ class ChunkedLoss(EmberModel):
 
     loss_chunk: int | None = None
     logit_cap: float | None = None
+    _compile_loss: Any
     _gives_head_inputs = False
     _made_loss: tuple[Any, Any] = (None, None)
 
@@ -264,7 +265,7 @@ class _PositionLoss(keras.losses.Loss):
 def _require_cross_entropy(model: Any) -> keras.losses.SparseCategoricalCrossentropy:
     """The one loss that a model with a `loss_chunk` is compiled with, refused if it is another."""
     given = keras.tree.flatten(model.loss)
-    loss = given[0] if len(given) == 1 else None
+    loss: Any = given[0] if len(given) == 1 else None
     if type(loss) is keras.losses.SparseCategoricalCrossentropy and loss.from_logits:
         return loss
     raise ValueError(
