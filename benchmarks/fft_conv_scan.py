@@ -6,7 +6,7 @@ Causal convolutions of u ``(B, T, D)`` with k ``(K, D)`` in float32, forward and
 gradients; B D T is about the same everywhere. First K = T, from 1 to a million, then filters of up
 to 256 taps at T = 4096: at powers of two, beside them, and between them. The least of `--repeats`
 in each of `--rounds` through all sizes counts, as what else runs on the machine slows it for
-seconds. Printed is the largest step from one size to the next, up or down; the picture is of K = T.
+seconds. Printed are the largest steps from one size to the next; the picture is of K = T.
 """
 
 import argparse
@@ -69,15 +69,14 @@ def _scan(kernel, sizes, width, options):
 def _print_steps(costs, width, name):
     for part, passes in ((1, "forward"), (2, "forward and backward")):
         steps = [
-            (max(after[part] / before[part], before[part] / after[part]), before, after)
+            (after[part] / before[part], before, after)
             for before, after in zip(costs, costs[1:], strict=False)
         ]
-        ratio, before, after = max(steps)
-        prices = f"{before[part]:.2f} and {after[part]:.2f} ns a number"
-        print(
-            f"D={width}, {passes}: at most {ratio:.2f}x, from {name}={before[0]} to {after[0]}, "
-            f"{prices}"
-        )
+        for (ratio, before, after), way in ((max(steps), "up"), (min(steps), "down")):
+            print(
+                f"D={width}, {passes}: at most {max(ratio, 1 / ratio):.2f}x {way}, from {name}="
+                f"{before[0]} to {after[0]}, {before[part]:.2f} and {after[part]:.2f} ns a number"
+            )
 
 
 def _sizes(least, most):
