@@ -1,11 +1,12 @@
-"""What the long convolution's kernel costs a number against the length, and a picture of it.
+"""What the convolution's kernel costs a number against length and taps, and a picture of it.
 
     python -m benchmarks.fft_conv_scan --picture docs/fft_conv_costs.svg
 
-Causal convolutions of u ``(B, T, D)`` with k ``(T, D)`` in float32, at powers of two, beside them,
-and between them, forward and forward with all gradients; B D T is about the same everywhere. The
-least of `--repeats` in each of `--rounds` through all lengths counts, as what else runs on the
-machine slows it for seconds. Printed is the largest step from one length to the next.
+Causal convolutions of u ``(B, T, D)`` with k ``(K, D)`` in float32, forward and forward with all
+gradients; B D T is about the same everywhere. First K = T, from 1 to a million, then filters of up
+to 256 taps at T = 4096: at powers of two, beside them, and between them. The least of `--repeats`
+in each of `--rounds` through all sizes counts, as what else runs on the machine slows it for
+seconds. Printed are the largest steps from one size to the next; the picture is of K = T.
 """
 
 import argparse
@@ -29,6 +30,11 @@ NUMBERS = 1 << 21
 
 MOST = 1 << 24
 
+FIXED = 4096
+"""The length at which the taps change."""
+
+MOST_TAPS = 256
+
 
 def main():
     options = _options()
@@ -37,48 +43,59 @@ def main():
         kernel = built or library.Library(build(folder))
         lines = {}
         for width in options.widths:
-            costs = _least(
-                [(each, *_costs(kernel, each, width, options)) for each in _lengths(options, width)]
-                for _ in range(options.rounds)
-            )
-            lines[width] = costs
-            for part, name in ((1, "forward"), (2, "forward and backward")):
-                steps = [
-                    (after[part] / before[part], before[0], after[0])
-                    for before, after in zip(costs, costs[1:], strict=False)
-                ]
-                ratio, before, after = max(steps)
-                print(f"D={width}, {name}: at most {ratio:.2f}x, from T={before} to {after}")
+            longest = min(options.longest, MOST // width)
+            sizes = [(each, each) for each in _sizes(options.shortest, longest)]
+            lines[width] = _scan(kernel, sizes, width, options)
+            _print_steps(lines[width], width, "T")
+            sizes = [(FIXED, each) for each in _sizes(1, MOST_TAPS)]
+            _print_steps(_scan(kernel, sizes, width, options), width, f"T={FIXED}, K")
     if options.picture:
         _draw(lines, options)
     return 0
 
 
-def _least(rounds):
-    """Return for each length the least of its costs in all rounds."""
+def _scan(kernel, sizes, width, options):
+    """Return for each (T, K) its taps and the least of its costs in all rounds."""
+    rounds = [
+        [_costs(kernel, length, taps, width, options) for length, taps in sizes]
+        for _ in range(options.rounds)
+    ]
     return [
-        (rows[0][0], *(min(row[part] for row in rows) for part in (1, 2)))
-        for rows in zip(*rounds, strict=True)
+        (taps, *(min(costs) for costs in zip(*rows, strict=True)))
+        for (_, taps), *rows in zip(sizes, *rounds, strict=True)
     ]
 
 
-def _lengths(options, width):
+def _print_steps(costs, width, name):
+    for part, passes in ((1, "forward"), (2, "forward and backward")):
+        steps = [
+            (after[part] / before[part], before, after)
+            for before, after in zip(costs, costs[1:], strict=False)
+        ]
+        for (ratio, before, after), way in ((max(steps), "up"), (min(steps), "down")):
+            print(
+                f"D={width}, {passes}: at most {max(ratio, 1 / ratio):.2f}x {way}, from {name}="
+                f"{before[0]} to {after[0]}, {before[part]:.2f} and {after[part]:.2f} ns a number"
+            )
+
+
+def _sizes(least, most):
     found = set()
-    power, longest = options.shortest, min(options.longest, MOST // width)
-    while power <= longest:
+    power = 1
+    while power <= most:
         found |= {power - 1, power, power + 1}
         found |= {int(power * part) | 1 for part in PARTS[1:]}
         power *= 2
-    return sorted(each for each in found if options.shortest <= each <= longest)
+    return sorted(each for each in found if least <= each <= most)
 
 
-def _costs(kernel, length, width, options):
+def _costs(kernel, length, taps, width, options):
     """Return nanoseconds a number, forward, and with the gradients."""
-    rng = np.random.default_rng(length)
     # Around a power of two the batch stays: a filter's own transform is shared by all rows.
     batch = max(1, NUMBERS // (2 ** round(math.log2(length)) * width))
-    u, g = rng.standard_normal((2, batch, length, width), np.float32)
-    k = rng.standard_normal((length, width), np.float32)
+    numbers = np.random.default_rng(length).standard_normal(1 << 16, np.float32)
+    u, g = np.resize(numbers, (2, batch, length, width))
+    k = np.resize(numbers, (taps, width))
     y, out = np.empty_like(u), {"du": np.empty_like(u), "dk": np.empty_like(k)}
     calls = (
         lambda: kernel.forward(u, k, out=y, threads=options.threads),
@@ -118,7 +135,7 @@ def _draw(lines, options):
 
 def _options():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shortest", type=int, default=64)
+    parser.add_argument("--shortest", type=int, default=1)
     parser.add_argument("--longest", type=int, default=1 << 20)
     parser.add_argument("--widths", default="16,256", help="D")
     parser.add_argument("--threads", type=int, default=common.cores())

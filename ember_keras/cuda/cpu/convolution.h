@@ -27,7 +27,7 @@ class Convolution : Operands<R> {
   using C = Complex<R>;
   using V = Vector<R>;
   using Base = Operands<R>;
-  using Base::c_, Base::call_, Base::cotangent, Base::filters_of, Base::input, Base::item_cotangent;
+  using Base::block_input, Base::c_, Base::call_, Base::cotangent, Base::filters_of, Base::input, Base::item_cotangent;
   using Base::item_input, Base::item_lanes, Base::lanes_of, Base::min, Base::signal, Base::skip_factors, Base::stream;
 
   // Threads and scratch of a phase.
@@ -173,11 +173,12 @@ class Convolution : Operands<R> {
       return each_bundle(s, crew, [&](int64_t first, int64_t last) {
         const V* k = bundle_taps(s, crew, first, last);
         each_item(s, crew, first, [&](int64_t i, bool, const Lanes<R>&, int64_t index) {
+          const Block block = s.at(c_, index);
           for (int64_t set = first; set < last; ++set) {
+            const Lanes<R> lanes = item_lanes(s, set, i);
             SignalSink<R> sink;
-            set_outputs(sink, s, s.at(c_, index), item_lanes(s, set, i), y, strides, gate,
-                        gate_strides);
-            direct_forward(s, crew, s.at(c_, index), item_input(s, set, i), sink,
+            set_outputs(sink, s, block, lanes, y, strides, gate, gate_strides);
+            direct_forward(s, crew, block, block_input(lanes, block), sink,
                            k + (set - first) * lines);
           }
         });
@@ -268,8 +269,8 @@ class Convolution : Operands<R> {
                       Sink<R>& sink, const V* k) const {
     const int64_t taps = s.high - s.low, count = block.high - block.low;
     V* in = reinterpret_cast<V*>(crew.data);
-    V* out = in + (count + taps) * kParts;
-    x.read(in, block.low - taps + 1, count + taps - 1);
+    V* out = in + (whole(count) + taps) * kParts;
+    x.read(in, block.low - taps + 1, whole(count) + taps - 1);
     apply_taps<false, R>(in, k, taps, out, count);
     write_all(sink, out, block.low, count);
   }
@@ -282,10 +283,7 @@ class Convolution : Operands<R> {
     item_cotangent(s, lanes, block).read(in, 0, count + taps + kTogether);
     if (call_.dk) {
       V* x = reinterpret_cast<V*>(crew.other);
-      Source<R> source = input(lanes);
-      source.shift = block.first;
-      source.high = count;
-      source.read(x, 0, count);
+      block_input(lanes, block).read(x, 0, count);
       add_products<R>(x, in, taps, sums, count);
     }
     if (!signals) return;
@@ -339,9 +337,7 @@ class Convolution : Operands<R> {
       if (next.values) second.source = &next;
       if (signals) second.sink = &sink;
     }
-    Source<R> x = input(lanes);
-    x.shift = block.first;
-    x.high = block.size;
+    const Source<R> x = block_input(lanes, block);
     for (int64_t i = 0; i < s.parts; ++i) {
       const Rows part = s.part(i);
       if (call_.dk || outputs) {

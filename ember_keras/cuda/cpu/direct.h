@@ -8,30 +8,27 @@ namespace EMBER_ISA {
 
 constexpr int kTogether = 8;  // sums that are kept in registers
 
-// y_t = sum_s k_s x_(t - s) for `count` positions; x begins taps - 1 positions before y.
+// Positions of whole sums: those past `count` are read as zeros, computed and dropped.
+EMBER_INLINE int64_t whole(int64_t count) {
+  return (count + kTogether - 1) / kTogether * kTogether;
+}
+
+// y_t = sum_s k_s x_(t - s) for whole(count) positions; x begins taps - 1 positions before y.
 // With kReversed, y_t = sum_s k_s x_(t + s), and x begins where y does.
 template <bool kReversed, class R>
 void apply_taps(const Vector<R>* x, const Vector<R>* k, int64_t taps, Vector<R>* y,
                 int64_t count) {
-  const int64_t whole = count / kTogether * kTogether;
   for (int h = 0; h < kParts; ++h) {
-    for (int64_t t = 0; t < count; t += t < whole ? kTogether : 1) {
-      const int64_t now = t < whole ? kTogether : 1;
+    for (int64_t t = 0; t < count; t += kTogether) {
       Vector<R> sums[kTogether] = {};
       for (int64_t s = 0; s < taps; ++s) {
         const Vector<R> w = k[s * kParts + h];
         const Vector<R>* from = x + (t + (kReversed ? s : taps - 1 - s)) * kParts + h;
-        if (now == kTogether) {
 #pragma GCC unroll 8
-          for (int i = 0; i < kTogether; ++i) sums[i] += w * from[i * kParts];
-        } else {
-          sums[0] += w * from[0];
-        }
+        for (int i = 0; i < kTogether; ++i) sums[i] += w * from[i * kParts];
       }
 #pragma GCC unroll 8
-      for (int i = 0; i < kTogether; ++i) {
-        if (i < now) y[(t + i) * kParts + h] = sums[i];
-      }
+      for (int i = 0; i < kTogether; ++i) y[(t + i) * kParts + h] = sums[i];
     }
   }
 }

@@ -20,11 +20,15 @@ class Operands {
     lanes.count = 0;
     const int64_t first = set * s.filters_per_set * s.ratio + group * s.lanes;
     const int64_t end = min((set + 1) * s.filters_per_set * s.ratio, c_.width);
+    const int64_t first_filter = first / s.ratio, before = first % s.ratio;
     for (int64_t b = row_group * s.packed; b < (row_group + 1) * s.packed && b < c_.batch; ++b) {
-      for (int64_t c = first; c < end && c < first + s.lanes; ++c) {
+      // Short sequences are many: a division a lane would cost more than their sums.
+      int64_t filter = first_filter, left = s.ratio - before;
+      for (int64_t c = first; c < end && c < first + s.lanes; ++c, --left) {
+        if (left == 0) ++filter, left = s.ratio;
         lanes.batch[lanes.count] = b;
         lanes.channel[lanes.count] = c;
-        lanes.filter[lanes.count++] = c / s.ratio;
+        lanes.filter[lanes.count++] = filter;
       }
     }
     return lanes;
@@ -97,12 +101,15 @@ class Operands {
     return lanes_of(s, set, i / (s.row_groups * s.blocks), i / s.blocks % s.row_groups);
   }
 
-  Source<R> item_input(const Schedule& s, int64_t set, int64_t i) const {
-    const Block block = s.at(c_, i % s.blocks);
-    Source<R> x = input(item_lanes(s, set, i));
+  Source<R> block_input(const Lanes<R>& lanes, const Block& block) const {
+    Source<R> x = input(lanes);
     x.shift = block.first;
     x.high = block.size;
     return x;
+  }
+
+  Source<R> item_input(const Schedule& s, int64_t set, int64_t i) const {
+    return block_input(item_lanes(s, set, i), s.at(c_, i % s.blocks));
   }
 
   Source<R> item_cotangent(const Schedule& s, const Lanes<R>& lanes, const Block& block) const {

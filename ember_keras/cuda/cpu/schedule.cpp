@@ -8,7 +8,6 @@ namespace {
 
 constexpr int64_t kLineBytes = 64;     // of lanes, in real and in imaginary parts
 constexpr int64_t kMostPoints = int64_t(1) << 28;  // of a transform
-constexpr int64_t kDirectTaps = 32;    // backward; half as many forward
 constexpr int64_t kDirectBlock = 128;  // positions
 constexpr int64_t kShared = 2 << 20;    // a larger transform is shared by all threads
 constexpr int64_t kPrivate = 1 << 20;   // a core's own cache
@@ -19,6 +18,12 @@ constexpr int64_t kShort = 256;         // shorter sequences may take as much as
 constexpr int64_t kFewTwiddles = 16 << 10;  // bytes that do not count
 
 int64_t divided(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Filters up to this long are applied tap by tap. Products gain more from wide vectors than
+// transforms do, which wait for memory: the costs were measured to meet here, forward and backward.
+int64_t direct_taps(int vector_bytes) {
+  return vector_bytes >= 64 ? 48 : vector_bytes >= 32 ? 40 : 32;
+}
 
 // How threads share a call's sets and the items of each.
 Sharing sharing_of(const Schedule& s, int threads) {
@@ -68,11 +73,11 @@ int make_schedule(const ember_fft_conv& conv, bool backward, int threads, int ve
   const int64_t taps = s.taps(), position = 2 * kLineBytes;
   if (s.empty) return EMBER_OK;
   s.parts = 1;
-  if (taps <= (backward ? kDirectTaps : kDirectTaps / 2)) {
+  if (taps <= direct_taps(vector_bytes)) {
     s.direct = true;
     s.cut(conv, std::min(all, kDirectBlock));
-    // Positions in and out, and what the last sums read past the end.
-    s.array_bytes = (2 * s.block + 2 * kDirectTaps + 8) * kLineBytes;
+    // Positions in and out, and what the last sums read and write past the end.
+    s.array_bytes = (2 * s.block + 2 * direct_taps(vector_bytes) + 8) * kLineBytes;
     s.own_bytes = (backward ? 3 : 1) * s.array_bytes;
     s.sharing = sharing_of(s, threads);
     return EMBER_OK;
