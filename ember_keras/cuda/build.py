@@ -105,7 +105,7 @@ def build(folder, compiler=None, flags=()):
             list(pool.map(_run, commands))
         linked = pathlib.Path(temporary) / NAME
         _run((compiler, "-shared", "-pthread", *flags, *objects, "-o", linked))
-        shutil.copyfile(linked, target)
+        _place(linked, target)
     return target
 
 
@@ -148,7 +148,7 @@ def build_gpu(folder, compiler=None, flags=()):
     with tempfile.TemporaryDirectory() as temporary:
         linked = pathlib.Path(temporary) / GPU_NAME
         said = _run((compiler or find_cuda(), *options, *cards, *flags, *sources, "-o", linked))
-        shutil.copyfile(linked, target)
+        _place(linked, target)
     return target, said
 
 
@@ -202,7 +202,7 @@ def build_mlx(folder, compiler=None, flags=()):
     if sys.platform == "darwin":
         options += ("-undefined", "dynamic_lookup", f"-Wl,-rpath,{mlx / 'lib'}")
     sources = (HERE / "cpu" / "mlx.cpp", nanobind / "src" / "nb_combined.cpp")
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+    with tempfile.TemporaryDirectory() as temporary:
         linked = pathlib.Path(temporary) / target.name
         found = [f"-isystem{path}" for path in includes]
         _run((compiler, *options, *found, *sources, "-lmlx", "-o", linked))
@@ -212,7 +212,7 @@ def build_mlx(folder, compiler=None, flags=()):
                 f"mlx {importlib.metadata.version('mlx')} was built with another nanobind than "
                 f"{importlib.metadata.version('nanobind')}: pip install nanobind=={NANOBIND}"
             )
-        os.replace(linked, target)  # One that a process has loaded stays whole.
+        _place(linked, target)
     return target
 
 
@@ -232,6 +232,16 @@ def _compiles(compiler, name):
         return False
     command = (compiler, *ISAS[name][1], "-x", "c++", "-fsyntax-only", "-")
     return subprocess.run(command, input=b"", capture_output=True).returncode == 0  # noqa: S603
+
+
+def _place(made, target):
+    """Put a finished file in its place at once: one that a process has loaded stays whole."""
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        shutil.copyfile(made, beside)
+        os.replace(beside, target)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _run(command):

@@ -159,3 +159,16 @@ def test_a_binding_of_another_mlx_is_not_loaded(monkeypatch, tmp_path):
     assert "was built for another mlx or Python" in mlx_form._load()[1]
     (tmp_path / build.mlx_name(mlx_form.mx.__version__)).write_text("")
     assert "can't be loaded" in mlx_form._load()[1]
+
+
+def test_a_binding_that_is_cut_short_is_not_loaded(monkeypatch, tmp_path):
+    from ember_keras.cuda import build
+    from ember_keras.ops.kernels.native_fft_conv import mlx_form
+
+    name = build.mlx_name(mlx_form.mx.__version__)
+    whole = (build.HERE / name).read_bytes()
+    if not whole.startswith(b"\x7fELF"):
+        pytest.skip("Only ELF files are looked at.")
+    monkeypatch.setattr(build, "HERE", tmp_path)
+    (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+    assert "is cut short. Run" in mlx_form._load()[1]
