@@ -1,7 +1,8 @@
 """Builds the package, and with it the C++ kernel where there is a compiler.
 
 Metadata and tools are configured in pyproject.toml. Without a compiler the package is whole and
-portable; `CXX` names another compiler, and `EMBER_CPU_KERNEL=0` leaves the kernel out.
+portable; `CXX` names another compiler, and may hold its first options; `EMBER_CPU_KERNEL=0` leaves
+the kernel out.
 `EMBER_CUDA=1` builds the CUDA kernel too, with the nvcc of `CUDA_HOME` or the first that is found.
 """
 
@@ -35,7 +36,7 @@ def compiler():
         return None
     build = builder()
     try:
-        return build.find_compiler(os.environ.get("CXX"))
+        return build.find_compiler()
     except build.BuildError as error:
         say(f"{error}: installing without the C++ kernel. All else works.")
         return None
