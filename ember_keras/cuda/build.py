@@ -97,13 +97,13 @@ def build(folder, compiler=None, flags=()):
 
     Args:
         folder: path of the folder that the library is written to.
-        compiler: name or path of a C++ compiler, see `find_compiler`.
+        compiler: name or path of a C++ compiler, or its command, see `find_compiler`.
         flags: more flags for compiler and linker.
 
     Returns:
         The path of the library. Raises `BuildError` with a sentence where it can't be built.
     """
-    compiler = find_compiler(compiler)
+    compiler = _command(compiler)
     target = pathlib.Path(folder) / NAME
     isas = {name: ISAS[name] for name in ISAS if _compiles(compiler, name)}
     has = tuple(f"-DEMBER_HAS_{name.upper()}" for name in isas if name != "portable")
@@ -194,13 +194,13 @@ def build_mlx(folder, compiler=None, flags=()):
 
     Args:
         folder: path of the folder that the binding is written to.
-        compiler: name or path of a C++ compiler, see `find_compiler`.
+        compiler: name or path of a C++ compiler, or its command, see `find_compiler`.
         flags: more flags for the compiler.
 
     Returns:
         The path of the binding. Raises `BuildError` with a sentence where it can't be built.
     """
-    compiler = find_compiler(compiler)
+    compiler = _command(compiler)
     roots = {name: importlib.util.find_spec(name) for name in ("mlx", "nanobind")}
     for name, wanted in (("mlx", "mlx"), ("nanobind", f"nanobind=={NANOBIND}")):
         if roots[name] is None:
@@ -238,6 +238,10 @@ def load_mlx(path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def _command(compiler):
+    return compiler if isinstance(compiler, tuple) else find_compiler(compiler)
 
 
 def _compiles(compiler, name):
