@@ -304,3 +304,15 @@ def test_a_state_of_another_batch_or_width_is_refused(kind):
         for chunk in (u, u[:, :1]):
             with pytest.raises(ValueError, match="Received an initial_state w"):
                 fft_conv(chunk, k, initial_state=state, return_state=True)
+
+
+def test_arrays_in_any_order_of_bytes_and_with_any_steps():
+    g = rng(6)
+    u, k = normal(g, 2, 30, 4), normal(g, 30, 4)
+    packed = np.zeros(u.shape, [("flag", "u1"), ("value", "f4")])
+    packed["value"] = u
+    expected = fft_conv(u, k)
+    for given in (u.astype(">f4"), packed["value"]):
+        assert error(fft_conv(given, k.astype(">f4")), backend.to_numpy(expected)) == 0
+    with pytest.raises(TypeError, match="Received u with the fields flag, value"):
+        fft_conv(packed, k)
