@@ -283,7 +283,9 @@ def test_bad_input_is_refused(change, words):
     assert words in str(raised.value)
 
 
-@pytest.mark.parametrize("kind", ({}, {"max_length": 40}, {"taps": 20}, {"max_length": 40, "k": 40}))
+@pytest.mark.parametrize(
+    "kind", ({}, {"max_length": 40}, {"taps": 20}, {"max_length": 40, "k": 40})
+)
 def test_a_state_of_another_batch_or_width_is_refused(kind):
     g = rng(5)
     u, k = normal(g, 3, 7, 4), normal(g, 20, 4)
