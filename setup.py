@@ -1,7 +1,8 @@
 """Builds the package, and with it the C++ kernel where there is a compiler.
 
 Metadata and tools are configured in pyproject.toml. Without a compiler the package is whole and
-portable; `CXX` names another compiler, and `EMBER_CPU_KERNEL=0` leaves the kernel out.
+portable; `CXX` names another compiler, and may hold its first options; `EMBER_CPU_KERNEL=0` leaves
+the kernel out.
 `EMBER_CUDA=1` builds the CUDA kernel too, with the nvcc of `CUDA_HOME` or the first that is found.
 """
 
@@ -35,7 +36,7 @@ def compiler():
         return None
     build = builder()
     try:
-        return build.find_compiler(os.environ.get("CXX"))
+        return build.find_compiler()
     except build.BuildError as error:
         say(f"{error}: installing without the C++ kernel. All else works.")
         return None
@@ -59,6 +60,16 @@ def say(line):
     print(f"ember-keras: {line}", file=sys.stderr)
 
 
+FAILED = set()
+"""Kinds of kernels that did not compile."""
+
+
+def compilers():
+    """Return the compiler of each kind of kernel that may yet be built."""
+    found = {"C++": compiler(), "CUDA": cuda_compiler()}
+    return {kind: each for kind, each in found.items() if each and kind not in FAILED}
+
+
 class BuildWithKernel(build_py):
     """Copies the package, and compiles the kernels into the copy."""
 
@@ -66,17 +77,23 @@ class BuildWithKernel(build_py):
         super().run()
         build = builder()
         target = HERE / FOLDER if self.editable_mode else Path(self.build_lib) / FOLDER
-        kinds = [
-            ("C++", compiler(), build.build),
-            ("CUDA", cuda_compiler(), build.build_gpu),
-        ]
-        for kind, found, compile_into in kinds:
-            if found is None:
-                continue
+        kinds = {
+            "C++": (build.NAME, build.build),
+            "CUDA": (build.GPU_NAME, build.build_gpu),
+        }
+        for kind, (name, compile_into) in kinds.items():
+            found = compilers().get(kind)
             try:
-                compile_into(target, found)
+                if found:
+                    compile_into(target, found)
             except build.BuildError as error:
+                FAILED.add(kind)
                 say(f"{error}: installing without the {kind} kernel. All else works.")
+            if kind not in compilers():  # What an earlier build left is of other sources.
+                (target / name).unlink(missing_ok=True)
+        wheel = self.distribution.get_command_obj("bdist_wheel", create=False)
+        if wheel:
+            wheel.root_is_pure = not self.distribution.has_ext_modules()
 
 
 class AnyPython(bdist_wheel):
@@ -90,7 +107,7 @@ class MaybeCompiled(Distribution):
     """A distribution that is bound to a platform where a kernel is built."""
 
     def has_ext_modules(self):
-        return compiler() is not None or cuda_compiler() is not None
+        return bool(compilers())
 
 
 setup(cmdclass={"build_py": BuildWithKernel, "bdist_wheel": AnyPython}, distclass=MaybeCompiled)

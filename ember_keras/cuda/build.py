@@ -1,6 +1,7 @@
 """Compiles kernels into shared libraries: C++, and CUDA where asked for.
 
-The C++ kernel's binding to mlx is compiled for the mlx that is installed: `build_mlx`.
+The C++ kernel's binding to mlx is compiled for the mlx that is installed: `build_mlx`. The
+environment variable `CXX` names the compiler, and may hold its first options, as in `ccache g++`.
 
 It imports nothing of this package, so `setup.py` may run it before the package is installed.
 """
@@ -11,6 +12,7 @@ import importlib.util
 import os
 import pathlib
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -68,11 +70,25 @@ class BuildError(RuntimeError):
 
 
 def find_compiler(asked=None):
-    """Return the path of a C++ compiler: the one asked for, or the first that there is."""
+    """Return the command of a C++ compiler: its path, and options where they were asked for.
+
+    Args:
+        asked: name or path of a compiler, maybe with options, as in `ccache g++`; by default that
+            of the environment variable `CXX`, or the first of c++, g++, clang++.
+    """
+    # This file runs alone too, where nothing of the package can be imported.
+    asked = asked or os.environ.get("CXX")  # noqa: TID251
     for name in (asked,) if asked else COMPILERS:
         found = shutil.which(name)
         if found:
-            return found
+            return (found,)
+    try:
+        words = shlex.split(asked or "")
+    except ValueError as error:
+        raise BuildError(f"CXX={asked} can't be read as a command: {error}") from error
+    found = words and shutil.which(words[0])
+    if found:
+        return (found, *words[1:])
     missing = asked or ", ".join(COMPILERS)
     raise BuildError(f"no C++ compiler was found (looked for {missing})")
 
@@ -82,13 +98,13 @@ def build(folder, compiler=None, flags=()):
 
     Args:
         folder: path of the folder that the library is written to.
-        compiler: name or path of a C++ compiler; by default the first of c++, g++, clang++.
+        compiler: name or path of a C++ compiler, or its command, see `find_compiler`.
         flags: more flags for compiler and linker.
 
     Returns:
         The path of the library. Raises `BuildError` with a sentence where it can't be built.
     """
-    compiler = find_compiler(compiler)
+    compiler = _command(compiler)
     target = pathlib.Path(folder) / NAME
     isas = {name: ISAS[name] for name in ISAS if _compiles(compiler, name)}
     has = tuple(f"-DEMBER_HAS_{name.upper()}" for name in isas if name != "portable")
@@ -100,13 +116,13 @@ def build(folder, compiler=None, flags=()):
         objects = [str(pathlib.Path(temporary) / f"{job[1]}.o") for job in jobs]
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
             commands = [
-                (compiler, *COMMON, *options, *flags, "-c", HERE / f"{source}.cpp", "-o", o)
+                (*compiler, *COMMON, *options, *flags, "-c", HERE / f"{source}.cpp", "-o", o)
                 for (source, _, options), o in zip(jobs, objects, strict=True)
             ]
             list(pool.map(_run, commands))
         linked = pathlib.Path(temporary) / NAME
-        _run((compiler, "-shared", "-pthread", *flags, *objects, "-o", linked))
-        shutil.copyfile(linked, target)
+        _run((*compiler, "-shared", "-pthread", *flags, *objects, "-o", linked))
+        _place(linked, target)
     return target
 
 
@@ -149,7 +165,7 @@ def build_gpu(folder, compiler=None, flags=()):
     with tempfile.TemporaryDirectory() as temporary:
         linked = pathlib.Path(temporary) / GPU_NAME
         said = _run((compiler or find_cuda(), *options, *cards, *flags, *sources, "-o", linked))
-        shutil.copyfile(linked, target)
+        _place(linked, target)
     return target, said
 
 
@@ -166,7 +182,7 @@ def build_twin(folder, flags=("-O2",)):
     target = pathlib.Path(folder) / TWIN_NAME
     sources = [HERE / source for source in GPU_SOURCES]
     options = ("-std=c++17", "-shared", "-fPIC", "-Wall", "-Wextra", *flags, "-x", "c++")
-    return target, _run((find_compiler(), *options, *sources, "-o", target))
+    return target, _run((*find_compiler(), *options, *sources, "-o", target))
 
 
 def mlx_name(version):
@@ -179,13 +195,13 @@ def build_mlx(folder, compiler=None, flags=()):
 
     Args:
         folder: path of the folder that the binding is written to.
-        compiler: name or path of a C++ compiler; by default the first of c++, g++, clang++.
+        compiler: name or path of a C++ compiler, or its command, see `find_compiler`.
         flags: more flags for the compiler.
 
     Returns:
         The path of the binding. Raises `BuildError` with a sentence where it can't be built.
     """
-    compiler = find_compiler(compiler)
+    compiler = _command(compiler)
     roots = {name: importlib.util.find_spec(name) for name in ("mlx", "nanobind")}
     for name, wanted in (("mlx", "mlx"), ("nanobind", f"nanobind=={NANOBIND}")):
         if roots[name] is None:
@@ -203,17 +219,17 @@ def build_mlx(folder, compiler=None, flags=()):
     if sys.platform == "darwin":
         options += ("-undefined", "dynamic_lookup", f"-Wl,-rpath,{mlx / 'lib'}")
     sources = (HERE / "cpu" / "mlx.cpp", nanobind / "src" / "nb_combined.cpp")
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+    with tempfile.TemporaryDirectory() as temporary:
         linked = pathlib.Path(temporary) / target.name
         found = [f"-isystem{path}" for path in includes]
-        _run((compiler, *options, *found, *sources, "-lmlx", "-o", linked))
+        _run((*compiler, *options, *found, *sources, "-lmlx", "-o", linked))
         check = (sys.executable, "-c", _KNOWS_ARRAYS, HERE / "build.py", linked)
         if subprocess.run(check, capture_output=True).returncode:  # noqa: S603
             raise BuildError(
                 f"mlx {importlib.metadata.version('mlx')} was built with another nanobind than "
                 f"{importlib.metadata.version('nanobind')}: pip install nanobind=={NANOBIND}"
             )
-        os.replace(linked, target)  # One that a process has loaded stays whole.
+        _place(linked, target)
     return target
 
 
@@ -225,17 +241,32 @@ def load_mlx(path):
     return module
 
 
+def _command(compiler):
+    return compiler if isinstance(compiler, tuple) else find_compiler(compiler)
+
+
 def _compiles(compiler, name):
     """Whether the compiler knows an instruction set's flags."""
     if name == "portable":
         return True
     if platform.machine() not in INTEL:
         return False
-    command = (compiler, *ISAS[name][1], "-x", "c++", "-fsyntax-only", "-")
+    command = (*compiler, *ISAS[name][1], "-x", "c++", "-fsyntax-only", "-")
     return subprocess.run(command, input=b"", capture_output=True).returncode == 0  # noqa: S603
 
 
+def _place(made, target):
+    """Put a finished file in its place at once: one that a process has loaded stays whole."""
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        shutil.copyfile(made, beside)
+        os.replace(beside, target)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
 def _run(command):
+    """Run a compiler, whose last argument is the file that it writes."""
     command = [str(part) for part in command]
     try:
         done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603
@@ -243,10 +274,15 @@ def _run(command):
         raise BuildError(f"{command[0]} can't be run: {error}") from error
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if "error" in line]
-        said = lines[0] if lines else done.stderr[:300]
-        raise BuildError(f"{command[0]} failed: {said.strip()}")
+        said = (lines[0] if lines else done.stderr[:300]).strip()
+        raise BuildError(f"{command[0]} failed: {said or f'exit status {done.returncode}'}")
+    if not os.path.exists(command[-1]):
+        raise BuildError(f"{command[0]} wrote no {os.path.basename(command[-1])}")
     return done.stdout + done.stderr
 
 
 if __name__ == "__main__":
-    build(HERE)
+    try:
+        build(HERE)
+    except BuildError as error:
+        sys.exit(f"The kernel was not built: {error}.")

@@ -45,6 +45,8 @@ def _loaded(kind, name, absent):
     path = pathlib.Path(build.__file__).resolve().parent / name
     if not path.exists():
         return None, absent
+    if is_cut_short(path):
+        return None, f"{name} is cut short. Install the package again."
     try:
         library = kind(path)
     except (OSError, AttributeError) as error:
@@ -52,6 +54,20 @@ def _loaded(kind, name, absent):
     if library.version() != VERSION:
         return None, f"{name} is of another version. Install the package again."
     return library, None
+
+
+def is_cut_short(path):
+    """Whether a 64-bit ELF file ends before its table of sections; other kinds are not looked at.
+
+    To load such a file ends the process, with a bus error, where another would be refused.
+    """
+    with open(path, "rb") as file:
+        header = file.read(64)
+    if header[:6] != b"\x7fELF\x02\x01":  # 64 bits, the least byte first
+        return False
+    table = int.from_bytes(header[40:48], "little")
+    size, count = (int.from_bytes(header[at : at + 2], "little") for at in (58, 60))
+    return len(header) < 64 or os.path.getsize(path) < table + size * count
 
 
 def cores():

@@ -25,7 +25,7 @@ class MetalTwin:
         self.compiler(words, "-o", folder / "words.h.gch")
 
     def compiler(self, *arguments):
-        command = [build.find_compiler(), *OPTIONS, *arguments]
+        command = [*build.find_compiler(), *OPTIONS, *arguments]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0 and not done.stderr, done.stderr
 

@@ -17,7 +17,7 @@ def environment():
     """Return the environment in which Python can load what was compiled with `FLAGS`."""
     found = [
         subprocess.run(
-            [build.find_compiler(), f"-print-file-name={name}"], capture_output=True, text=True
+            [*build.find_compiler(), f"-print-file-name={name}"], capture_output=True, text=True
         )
         for name in NAMES
     ]

@@ -347,7 +347,7 @@ def test_the_twin_finds_a_fault(body, tmp_path):
     """)
     program = tmp_path / "faults"
     compiler = build.find_compiler()
-    subprocess.run([compiler, "-std=c++17", "-O1", source, "-o", program], check=True)
+    subprocess.run([*compiler, "-std=c++17", "-O1", source, "-o", program], check=True)
     run = subprocess.run([program], capture_output=True, text=True)
     expected = FAULTS[body]
     assert run.returncode == (expected is not None)
@@ -399,7 +399,7 @@ int main() {
 def test_the_twin_s_products_have_the_layout_of_mma_m16n8k16(tmp_path):
     source, program = tmp_path / "product.cpp", tmp_path / "product"
     source.write_text(PRODUCT.replace("GRID", str(Path(build.__file__).parent / "gpu" / "grid.h")))
-    command = [build.find_compiler(), "-std=c++17", "-O1", source, "-o", program]
+    command = [*build.find_compiler(), "-std=c++17", "-O1", source, "-o", program]
     subprocess.run(command, check=True)
     assert subprocess.run([program]).returncode == 0
 

@@ -30,7 +30,7 @@ def compiled(target, *sources, flags=()):
 
     compiler = build.find_compiler()
     options = ("-std=c++17", "-Wall", "-Wextra", "-O1", *HEADERS, "-I", jax.ffi.include_dir())
-    command = [str(part) for part in (compiler, *options, *flags, *sources, "-o", target)]
+    command = [str(part) for part in (*compiler, *options, *flags, *sources, "-o", target)]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0 and not run.stderr, run.stderr[:3000]
     return target

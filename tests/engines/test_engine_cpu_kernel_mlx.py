@@ -1,5 +1,9 @@
 """The C++ convolution as a primitive of mlx."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from engines.convolutions import arguments, gated, gates_of, only, run
@@ -149,6 +153,37 @@ def test_the_primitive_of_mlx():
         mlx_form.run(u, k, d, 0, 20, 0, 40, gate_out=u[:1])
 
 
+NO_MEMORY = """
+import resource
+import mlx.core as mx
+import ember_keras as ek
+u, k = mx.ones((1, 1 << 19, 2)), mx.ones((1 << 19, 2))
+mx.eval(u, k)
+def convolve():
+    return ek.ops.fft_conv(u[:, :64], k[:64]), ek.ops.fft_conv(u, k)
+small, _ = convolve()  # which starts the threads
+mx.eval(small)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (16 << 20), -1))
+large = convolve()[1]
+assert mx.all(mx.isnan(large))
+try:
+    convolve()
+except RuntimeError as error:
+    print(error)
+mx.eval(convolve()[0])
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone limits so")
+def test_a_call_without_memory_gives_nan_and_the_next_one_raises():
+    environment = {**os.environ, "EMBER_KERNELS": "cpu_fft_conv"}
+    command = [sys.executable, "-c", NO_MEMORY]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "in an earlier call, whose results are NaN" in done.stdout
+
+
 def test_a_binding_of_another_mlx_is_not_loaded(monkeypatch, tmp_path):
     from ember_keras.cuda import build
     from ember_keras.ops.kernels.native_fft_conv import mlx_form
@@ -159,3 +194,16 @@ def test_a_binding_of_another_mlx_is_not_loaded(monkeypatch, tmp_path):
     assert "was built for another mlx or Python" in mlx_form._load()[1]
     (tmp_path / build.mlx_name(mlx_form.mx.__version__)).write_text("")
     assert "can't be loaded" in mlx_form._load()[1]
+
+
+def test_a_binding_that_is_cut_short_is_not_loaded(monkeypatch, tmp_path):
+    from ember_keras.cuda import build
+    from ember_keras.ops.kernels.native_fft_conv import mlx_form
+
+    name = build.mlx_name(mlx_form.mx.__version__)
+    whole = (build.HERE / name).read_bytes()
+    if not whole.startswith(b"\x7fELF"):
+        pytest.skip("Only ELF files are looked at.")
+    monkeypatch.setattr(build, "HERE", tmp_path)
+    (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+    assert "is cut short. Run" in mlx_form._load()[1]

@@ -1,5 +1,6 @@
 """The C++ convolution as operators of torch."""
 
+import keras
 import pytest
 from engines.convolutions import arguments, only, run
 from engines.support import error
@@ -154,3 +155,59 @@ def test_torch_compile_and_torch_func():
             gate_in = pairs[0][at if axes[0] == 0 else 1]
             expected = with_gates(gate_in, pairs[1].movedim(2, 0)[at])
             assert error(found[at].numpy(), expected.numpy()) < 1e-6
+
+
+def test_torch_operators_refuse_tensors_on_two_devices():
+    """A `meta` tensor among others would get room that nobody wrote to as a result."""
+    import torch
+
+    u, k, d = arguments((2, 30, 6, 30, 6))
+    forward, backward = torch.ops.ember_keras.fft_conv, torch.ops.ember_keras.fft_conv_backward
+    for tensors in ((u.to("meta"), k, d), (u, k.to("meta"), d), (u, k, d.to("meta"))):
+        with pytest.raises(ValueError, match="expected all tensors on one device"):
+            forward(*tensors, None, None, 0, 30, 0)
+        with pytest.raises(ValueError, match="expected all tensors on one device"):
+            backward(u, *tensors, None, None, 0, 0)
+    for at in range(5):
+        tensors = [u, k, d, u, u]
+        tensors[at] = tensors[at].to("meta")
+        with pytest.raises(ValueError, match="expected all tensors on one device"):
+            backward(u, *tensors, 0, 0)
+    with pytest.raises(ValueError, match="received g on meta"):
+        backward(u.to("meta"), u, k, d, None, None, 0, 0)
+    for name, tensors in {"u": (u.to("meta"), k, d), "k": (u, k.to("meta"), d)}.items():
+        with pytest.raises(ValueError, match=f"Received {name} on the device meta"):
+            run(*tensors)
+    there = [x.to("meta") for x in (u, k, d)]
+    assert forward(*there, None, None, 0, 30, 0).shape == (2, 30, 6)
+    with keras.device("meta"):
+        assert run(*there).shape == (2, 30, 6)
+    x, w, offsets = torch.ones(4, 3), torch.ones(2, 3, 5), torch.tensor([0, 2, 4]).int()
+    rows, weights = torch.ops.ember_keras.grouped_rows, torch.ops.ember_keras.grouped_weights
+    for call in (
+        lambda: rows(x, w.to("meta"), offsets, False),
+        lambda: rows(x, w, offsets.to("meta"), False),
+        lambda: weights(x.to("meta"), x, offsets),
+    ):
+        with pytest.raises(ValueError, match="grouped_matmul: .* expected all tensors on one"):
+            call()
+
+
+def test_torch_vmap_over_no_entries():
+    import torch
+
+    from ember_keras.ops.kernels.native_fft_conv import torch_form
+
+    u, k, d = arguments((2, 30, 6, 30, 3))
+
+    def window(u, k):
+        return torch_form.run(u, k, d, 0, 30, 0, 60)
+
+    def slopes(u, k):  # torch.func.grad would ask torch's FFT, which refuses to do nothing.
+        return torch.ops.ember_keras.fft_conv_backward(u, u, k, d, None, None, 0, 0)[:2]
+
+    us, ks = u.expand(0, *u.shape).movedim(0, 2), k.expand(0, *k.shape)
+    for axes, given in {(2, None): (us, k), (2, 0): (us, ks), (None, 0): (u, ks)}.items():
+        assert torch.func.vmap(window, axes)(*given).shape == (0, 2, 30, 6)
+        du, dk = torch.func.vmap(slopes, axes)(*given)
+        assert (du.shape, dk.shape) == ((0, 2, 30, 6), (0, 30, 3))

@@ -281,3 +281,40 @@ def test_bad_input_is_refused(change, words):
     with pytest.raises(ValueError) as raised:
         fft_conv(**{"u": u, "k": k, "d": d, **change})
     assert words in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "kind", ({}, {"max_length": 40}, {"taps": 20}, {"max_length": 40, "k": 40})
+)
+def test_a_state_of_another_batch_or_width_is_refused(kind):
+    g = rng(5)
+    u, k = normal(g, 3, 7, 4), normal(g, 20, 4)
+    kind = {**kind, "k": normal(g, 40, 4)} if "k" in kind else kind
+    whole = fft_conv_state(3, 4, **kind)
+    fft_conv(u, k, initial_state=whole)
+    wrong = [fft_conv_state(2, 4, **kind)]
+    if "k" in kind:
+        wrong.append({**whole, "blocks": whole["blocks"][:1]})
+        wrong.append({**whole, "flows": [each[:, :, :2] for each in whole["flows"]]})
+        wrong.append({**whole, "soon": whole["soon"][:, :3]})
+        wrong.append({**whole, "stale": whole["stale"][:1]})
+    else:
+        wrong.append(fft_conv_state(3, 5, **kind))
+    if "length" in whole:
+        wrong.append({**whole, "length": whole["length"][:2]})
+    for state in wrong:
+        for chunk in (u, u[:, :1]):
+            with pytest.raises(ValueError, match="Received an initial_state w"):
+                fft_conv(chunk, k, initial_state=state, return_state=True)
+
+
+def test_arrays_in_any_order_of_bytes_and_with_any_steps():
+    g = rng(6)
+    u, k = normal(g, 2, 30, 4), normal(g, 30, 4)
+    packed = np.zeros(u.shape, [("flag", "u1"), ("value", "f4")])
+    packed["value"] = u
+    expected = fft_conv(u, k)
+    for given in (u.astype(">f4"), packed["value"]):
+        assert error(fft_conv(given, k.astype(">f4")), backend.to_numpy(expected)) == 0
+    with pytest.raises(TypeError, match="Received u with the fields flag, value"):
+        fft_conv(packed, k)

@@ -52,12 +52,13 @@ class Convolution : public mx::Primitive {
     std::array<const void*, kOperands> p = {};
     for (int i = 0; i < kOperands; ++i) p[i] = in(i) ? in(i)->data<void>() : nullptr;
     const int threads = n_.threads;
-    // Of what describe() does not refuse memory alone can be missing, which ends the process here.
+    std::vector<Room> results;
+    for (mx::array& out : outputs) results.push_back({out.data<void>(), out.nbytes()});
     if (!n_.backward) {
       void* y = outputs[0].data<void>();
       encoder.dispatch([=] {
-        check(kernel.forward(&conv, p[kU], p[kK], p[kD], p[kGateIn], p[kGateOut], y, nullptr, 0,
-                             threads));
+        finish(kernel.forward(&conv, p[kU], p[kK], p[kD], p[kGateIn], p[kGateOut], y, nullptr, 0,
+                              threads), results);
       });
       return;
     }
@@ -66,8 +67,9 @@ class Convolution : public mx::Primitive {
       if (n_.wanted[i]) out[i] = outputs[at++].data<void>();
     }
     encoder.dispatch([=] {
-      check(kernel.backward(&conv, p[kU], p[kK], p[kD], p[kGateIn], p[kGateOut], p[kG], out[kU],
-                            out[kK], out[kD], out[kGateIn], out[kGateOut], nullptr, 0, threads));
+      finish(kernel.backward(&conv, p[kU], p[kK], p[kD], p[kGateIn], p[kGateOut], p[kG], out[kU],
+                             out[kK], out[kD], out[kGateIn], out[kGateOut], nullptr, 0, threads),
+             results);
     });
   }
 
@@ -324,6 +326,7 @@ Arrays call(Arrays inputs, const Numbers& n, const mx::Stream& stream) {
 mx::array convolve(const Arrays& inputs, int64_t start, int64_t length, int64_t skip, int threads,
                    bool gate_in, bool gate_out) {
   if (!kernel.forward) throw std::runtime_error("fft_conv: connect the kernel first.");
+  report_failure();
   Numbers n = {start, length, skip, threads};
   n.gate_in = gate_in;
   n.gate_out = gate_out;

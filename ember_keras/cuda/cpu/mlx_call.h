@@ -4,6 +4,8 @@
 #include <mlx/array.h>
 
 #include <array>
+#include <atomic>
+#include <cstring>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -26,6 +28,29 @@ inline Kernel kernel;
 
 inline void check(int status) {
   if (status) throw std::invalid_argument(std::string("fft_conv: ") + kernel.error(status) + ".");
+}
+
+struct Room {
+  void* data;
+  size_t bytes;
+};
+
+// What went wrong in a thread of mlx's, where an exception would end the process.
+inline std::atomic<int> failure{EMBER_OK};
+
+// Ends a call. Of what describe() does not refuse memory alone can be missing: the results are then
+// NaN, whose bits in every dtype may all be ones.
+inline void finish(int status, const std::vector<Room>& results) {
+  if (!status) return;
+  failure = status;
+  for (const Room& room : results) std::memset(room.data, 0xFF, room.bytes);
+}
+
+inline void report_failure() {
+  const int status = failure.exchange(EMBER_OK);
+  if (!status) return;
+  throw std::runtime_error(std::string("fft_conv: ") + kernel.error(status) +
+                           ", in an earlier call, whose results are NaN.");
 }
 
 enum Operand { kU, kK, kD, kGateIn, kGateOut, kG, kOperands };

@@ -1,6 +1,7 @@
 """Checks of engine arguments: received, expected, how to mend it."""
 
 import keras
+import numpy as np
 
 from ember_keras.backend import require_float64
 
@@ -18,7 +19,7 @@ def floating(name, x, shape):
     """
     if x is None or isinstance(x, str):
         raise TypeError(f"Received {name} = {x!r}; expected a tensor or an array, {shape}.")
-    x = tensor(x)
+    x = _tensor(name, x)
     rank = shape.count(",") + (0 if shape.endswith(",)") else 1)
     if len(x.shape) != rank:
         raise ValueError(
@@ -34,6 +35,28 @@ def floating(name, x, shape):
     if dtype == "float64":
         require_float64(f"Received {name} of dtype float64")
     return x
+
+
+def _tensor(name, x):
+    """Return `x` as a tensor, refused where it has no numbers that a tensor can have."""
+    if isinstance(x, np.ndarray):
+        if x.dtype.names:
+            raise TypeError(
+                f"Received {name} with the fields {', '.join(x.dtype.names)}; expected an array of "
+                f"numbers. Pass one of its fields, such as {name}[{x.dtype.names[0]!r}]."
+            )
+        # Not every backend reads another machine's order of bytes, or steps within a number.
+        if not x.dtype.isnative or any(step % x.itemsize for step in x.strides):
+            x = np.ascontiguousarray(x, x.dtype.newbyteorder("="))
+        if keras.ops.is_tensor(x):
+            return x  # Keras's numpy would copy it.
+    tensor = keras.ops.convert_to_tensor(x)
+    if getattr(x, "is_meta", False) and not tensor.is_meta:
+        raise ValueError(
+            f"Received {name} on the device meta, which holds shapes and no numbers; expected a "
+            f"tensor on {tensor.device}. Pass numbers, or call under keras.device('meta')."
+        )
+    return tensor
 
 
 def static(name, x, axis):
@@ -66,7 +89,7 @@ def rows(name, x, batch, length, dtype):
     """Return a ``(B, T)`` argument such as a mask as a tensor of `dtype`, or None for None."""
     if x is None:
         return None
-    x = tensor(x)
+    x = _tensor(name, x)
     known = len(x.shape) == 2 and x.shape[1] == length
     if not known or (None not in (batch, x.shape[0]) and x.shape[0] != batch):
         raise ValueError(
@@ -74,11 +97,6 @@ def rows(name, x, batch, length, dtype):
             "value for each row and position."
         )
     return cast(x, dtype)
-
-
-def tensor(x):
-    """Return `x` as a tensor: itself where it is one, which Keras's numpy would copy."""
-    return x if keras.ops.is_tensor(x) else keras.ops.convert_to_tensor(x)
 
 
 def cast(x, dtype):
@@ -101,7 +119,7 @@ def state(x, shape, letters):
         shape: tuple of int or None, the expected shape; None is not checked.
         letters: str, the same in letters, such as ``"(B, H, K, V)"``.
     """
-    x = tensor(x)
+    x = _tensor("initial_state", x)
     agrees = len(x.shape) == len(shape) and all(
         None in (have, want) or have == want for have, want in zip(x.shape, shape, strict=True)
     )

@@ -5,7 +5,7 @@ from keras import ops
 
 from ember_keras.backend import pad
 from ember_keras.ops.engines import cache, checks
-from ember_keras.ops.engines.fft_conv import parallel, relaxed
+from ember_keras.ops.engines.fft_conv import parallel, relaxed, states
 from ember_keras.ops.kernels.shared_filters import repeated, weighted
 from ember_keras.ops.tensor.nests import wrap
 
@@ -179,6 +179,7 @@ def fft_conv(
             "Received initial_state or return_state=True with causal=False; expected causal=True, "
             "because a bidirectional pass needs the whole sequence at once. Drop the state."
         )
+    states.check(initial_state, u.shape[0], width)
     mask = checks.rows("mask", mask, u.shape[0], time, "bool")
     segment_ids = checks.rows("segment_ids", segment_ids, u.shape[0], time, "int32")
     placed = None

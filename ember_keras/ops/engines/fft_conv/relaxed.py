@@ -65,6 +65,13 @@ def block_sizes(slots):
     return sizes
 
 
+def sizes(slots):
+    """Return the positions of each part that a state of `slots` positions has, in lists."""
+    each, base = block_sizes(slots), min(BASE, slots)
+    reaches = [_reach(size, slots) for size in each]
+    return {"input": [base], "soon": [base], "blocks": each, "flows": reaches}
+
+
 def plain(state):
     """Return the past as a fixed state of `cache.make`.
 

@@ -25,6 +25,8 @@ def _load():
         others = any(build.HERE.glob(f"{build.MLX_MODULE}-*"))
         built = "was built for another mlx or Python" if others else "has yet to be built"
         return None, f"the binding to mlx {mx.__version__} {built}. {_COMMAND}"
+    if library.is_cut_short(path):
+        return None, f"{path.name} is cut short. {_COMMAND}"
     try:
         binding = build.load_mlx(path)
     except ImportError as error:

@@ -7,6 +7,7 @@ import torch
 from ember_keras.cuda import library
 from ember_keras.ops.kernels.complex_fft import gated_gradients
 from ember_keras.ops.kernels.gradient import with_gradient
+from ember_keras.ops.kernels.torch_devices import require_one_device
 
 _LIBRARY = library.load()[0]
 _GPU = library.load_gpu()[0]
@@ -129,11 +130,13 @@ def _launch(function, conv, tensors, backward):
 
 @torch.library.register_fake("ember_keras::fft_conv")
 def _(u, k, d, gate_in, gate_out, start, length, skip):
+    require_one_device("fft_conv", u=u, k=k, d=d, gate_in=gate_in, gate_out=gate_out)
     return u.new_empty(u.shape[0], length, u.shape[2])
 
 
 @torch.library.register_fake("ember_keras::fft_conv_backward")
 def _(g, u, k, d, gate_in, gate_out, start, skip):
+    require_one_device("fft_conv", u=u, k=k, d=d, gate_in=gate_in, gate_out=gate_out, g=g)
     return _gradients(u, k, d, gate_in, gate_out)
 
 
@@ -161,18 +164,25 @@ torch.library.register_autograd("ember_keras::fft_conv", _slopes, setup_context=
 @torch.library.register_vmap("ember_keras::fft_conv")
 def _(info, axes, u, k, d, gate_in, gate_out, start, length, skip):
     inputs = (u, k, d, gate_in, gate_out)
+    one = _one_entry(inputs, axes)
     if axes[1] is None and axes[2] is None:
         count = info.batch_size
         u, gate_in, gate_out = (_as_batch(inputs[at], axes[at], count) for at in (0, 3, 4))
         y = _OPERATORS.fft_conv(u, k, d, gate_in, gate_out, start, length, skip)
-        return y.unflatten(0, (count, -1)), 0
+        return y.unflatten(0, (count, one[0].shape[0])), 0
+    if info.batch_size == 0:
+        return u.new_empty(0, one[0].shape[0], length, one[0].shape[2]), 0
     each = _entries(inputs, axes, info.batch_size)
     return torch.stack([_OPERATORS.fft_conv(*x, start, length, skip) for x in each]), 0
 
 
 @torch.library.register_vmap("ember_keras::fft_conv_backward")
 def _(info, axes, g, u, k, d, gate_in, gate_out, start, skip):
-    each = _entries((g, u, k, d, gate_in, gate_out), axes, info.batch_size)
+    inputs = (g, u, k, d, gate_in, gate_out)
+    if info.batch_size == 0:
+        like = _gradients(*_one_entry(inputs, axes)[1:])
+        return tuple(x.new_empty(0, *x.shape) for x in like), (0, 0, 0, 0, 0)
+    each = _entries(inputs, axes, info.batch_size)
     found = [_OPERATORS.fft_conv_backward(*x, start, skip) for x in each]
     return tuple(torch.stack(x) for x in zip(*found, strict=True)), (0, 0, 0, 0, 0)
 
@@ -190,6 +200,14 @@ def _as_batch(x, axis, count):
         return None
     x = x.expand(count, *x.shape) if axis is None else x.movedim(axis, 0)
     return x.flatten(0, 1)
+
+
+def _one_entry(tensors, axes):
+    """Return tensors of the shapes that one entry of a vmap has, also where there is none."""
+    return [
+        x if x is None or axis is None else x.new_empty(x.movedim(axis, 0).shape[1:])
+        for x, axis in zip(tensors, axes[: len(tensors)], strict=True)
+    ]
 
 
 def _entries(tensors, axes, count):

@@ -5,6 +5,7 @@ import torch
 from ember_keras.cuda import grouped, library
 from ember_keras.ops.kernels import row_blocks
 from ember_keras.ops.kernels.gradient import with_gradient
+from ember_keras.ops.kernels.torch_devices import require_one_device
 
 _KERNEL = grouped.load()[0]
 if _KERNEL is not None:
@@ -37,6 +38,7 @@ def run(x, w, offsets):
 
 @torch.library.impl("ember_keras::grouped_rows", "cpu")
 def _rows(x, w, offsets, transposed):
+    require_one_device("grouped_matmul", x=x, w=w, offsets=offsets)
     x, w, offsets = (each.contiguous() for each in (x, w, offsets))
     y = x.new_empty(x.shape[0], w.shape[1 if transposed else 2])
     _KERNEL.rows(x, w, offsets, y, transposed=transposed, threads=torch.get_num_threads())
@@ -45,6 +47,7 @@ def _rows(x, w, offsets, transposed):
 
 @torch.library.impl("ember_keras::grouped_weights", "cpu")
 def _weights(x, g, offsets):
+    require_one_device("grouped_matmul", x=x, g=g, offsets=offsets)
     x, g, offsets = (each.contiguous() for each in (x, g, offsets))
     dw = x.new_empty(offsets.shape[0] - 1, x.shape[1], g.shape[1])
     _KERNEL.weights(x, g, offsets, dw, threads=torch.get_num_threads())
@@ -53,9 +56,11 @@ def _weights(x, g, offsets):
 
 @torch.library.register_fake("ember_keras::grouped_rows")
 def _(x, w, offsets, transposed):
+    require_one_device("grouped_matmul", x=x, w=w, offsets=offsets)
     return x.new_empty(x.shape[0], w.shape[1 if transposed else 2])
 
 
 @torch.library.register_fake("ember_keras::grouped_weights")
 def _(x, g, offsets):
+    require_one_device("grouped_matmul", x=x, g=g, offsets=offsets)
     return x.new_empty(offsets.shape[0] - 1, x.shape[1], g.shape[1])
