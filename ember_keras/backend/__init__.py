@@ -16,11 +16,16 @@ jax may reuse the memory of the arguments at the positions `donate` |
 | `to_dlpack(x)`, `from_dlpack(x)` | exchange with other libraries |
 | `device_kind(x=None)` | the kind of device that a tensor is on, or a new one would be: \
 ``"cpu"``, ``"cuda"``, … |
+| `trace(fn, *specs)` | the shapes and dtypes of what ``fn`` gives for `KerasTensor` specs |
+| `tells_memory()` | whether its compiler tells what memory a function takes |
+| `compiled_memory(fn, *specs, donate=())` | the bytes that the compiler lays out for it, \
+where it tells |
 | `devices()` | the devices of this process, as strings such as ``"cpu:0"`` |
 
-`pad(x, pad_width, constant_values=0)`, `each_length(model, kind)`, `has_value(variable)`, and
-`build_unfilled(build)` with `fill(variable, value=None)`, which build layers without drawing
-weights, are one function for all.
+`pad(x, pad_width, constant_values=0)`, `each_length(model, kind)`, `has_value(variable)`,
+`scale_start(variable, factor)`, `watch_products(seen)`, which counts, and `build_unfilled(build)`
+with `fill(variable, value=None)`, which build layers without drawing weights, are one function for
+all.
 """
 
 import importlib
@@ -33,14 +38,17 @@ from ember_keras.config import environment
 
 FUNCTIONS = (
     "compile",
+    "compiled_memory",
     "device_kind",
     "devices",
     "from_dlpack",
     "is_backend_tensor",
     "is_tracing",
     "no_gradients",
+    "tells_memory",
     "to_dlpack",
     "to_numpy",
+    "trace",
     "value_and_grad",
     "value_and_grad_variables",
 )
@@ -52,6 +60,8 @@ _LATE = {
     "fill": "_deferred",
     "has_value": "_variables",
     "pad": "_padding",
+    "scale_start": "_variables",
+    "watch_products": "_products",
 }
 
 __all__ = [
@@ -68,6 +78,8 @@ __all__ = [
     "pad",
     "require_float64",
     "require_training",
+    "scale_start",
+    "watch_products",
     *FUNCTIONS,
 ]
 

@@ -6,6 +6,7 @@ import keras
 import ml_dtypes
 import numpy as np
 import torch
+from keras.src.backend.torch.core import device_scope
 
 from ember_keras.backend import _common
 
@@ -135,3 +136,26 @@ def _differentiate(fn, values):
     if again:
         return value, others, gradients
     return value.detach(), [other.detach() for other in others], gradients
+
+
+def tells_memory():
+    """Return False: nothing here tells the memory of a function before it runs."""
+    return False
+
+
+def compiled_memory(fn, *specs, donate=()):
+    """Return None: torch tells no memory before a run."""
+    return None
+
+
+def trace(fn, *specs):
+    """Return what ``fn(*specs)`` gives, as a nest of `KerasTensor`.
+
+    It runs on torch's device "meta", which holds no numbers; what asks for one there runs on zeros.
+    """
+    with torch.no_grad():
+        try:
+            with device_scope("meta"):
+                return _common.shapes_of(fn(*_common.zeros_like_specs(list(specs))))
+        except (NotImplementedError, RuntimeError):
+            return _common.shapes_of(fn(*_common.zeros_like_specs(list(specs))))

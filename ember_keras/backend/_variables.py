@@ -15,3 +15,16 @@ def has_value(variable):
     if in_stateless_scope() and get_stateless_scope().get_current_value(variable) is not None:
         return True
     return variable._value is not None
+
+
+def scale_start(variable, factor):
+    """Make a variable start `factor` times as large, whether it is drawn already or not."""
+    if variable._value is not None:
+        variable.assign(variable.value * factor)
+        return
+    draw = variable._initializer
+
+    def scaled(shape, dtype=None):
+        return draw(shape, dtype=dtype) * factor
+
+    variable._initializer = scaled

@@ -42,6 +42,10 @@ class Stacked(Stateful):
                 seen.append(x)
         return x, after
 
+    def residual_branches(self) -> list[Any]:
+        """The blocks in it that add to the residual stream."""
+        return [branch for block in self.stack for branch in block.residual_branches()]
+
     def initial_state(self, batch_size: int, max_length: int | None = None) -> State:
         self._require_causal("state")
         self._require_built()

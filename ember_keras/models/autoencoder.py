@@ -36,6 +36,7 @@ class Autoencoder(PositionModel):
         norm: a name or configuration of `registry.norms`.
         dropout: float in [0, 1), in the blocks and on the vector.
         pad_token: int or None. A token that stands for padding: it is masked, in the loss too.
+        depth_scale: bool, as in `SequenceModel`.
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments:
@@ -65,10 +66,20 @@ class Autoencoder(PositionModel):
         norm: Annotated[Any, Component("norms")] = "rms_norm",
         dropout: float = 0.0,
         pad_token: int | None = None,
+        depth_scale: bool = False,
         **kwargs: Any,
     ):
         super().__init__(
-            vocab_size, width, blocks, repeats, norm, dropout, vocab_size, pad_token, **kwargs
+            vocab_size,
+            width,
+            blocks,
+            repeats,
+            norm,
+            dropout,
+            vocab_size,
+            pad_token,
+            depth_scale=depth_scale,
+            **kwargs,
         )
         self._make_maps()
         self.decoder = MLP(dtype=self.dtype_policy, name="decoder")

@@ -41,6 +41,7 @@ class CausalLM(Generation, HeadedModel):
             (Vaswani et al. 2017, arXiv 1706.03762, section 3.4).
         logit_cap: float > 0 or None. With one, logits are `cap tanh(logits / cap)`, which stay
             below it (Gemma Team 2024, arXiv 2408.00118, section 2).
+        depth_scale: bool, as in `SequenceModel`.
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments:
@@ -74,6 +75,7 @@ class CausalLM(Generation, HeadedModel):
         pad_token: int | None = None,
         embedding_scale: float | None = None,
         logit_cap: float | None = None,
+        depth_scale: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -88,7 +90,7 @@ class CausalLM(Generation, HeadedModel):
         self.embedding_scale = embedding_scale
         self.logit_cap = logit_cap
         self.backbone = SequenceModel(
-            blocks, repeats, norm, dropout, dtype=self.dtype_policy, name="backbone"
+            blocks, repeats, norm, dropout, depth_scale, dtype=self.dtype_policy, name="backbone"
         )
         if not self.backbone.is_causal:
             raise ValueError(
@@ -174,6 +176,7 @@ class CausalLM(Generation, HeadedModel):
             "repeats": self.repeats,
             "norm": registry.plain(self.norm),
             "dropout": self.dropout,
+            "depth_scale": self.depth_scale,
             "tie_embeddings": self.tie_embeddings,
             "pad_token": self.pad_token,
             "embedding_scale": self.embedding_scale,

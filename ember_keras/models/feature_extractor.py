@@ -43,6 +43,7 @@ class FeatureExtractor(InputModel):
         vocab_size: int or None. With a number, the input is tokens `(B, T)`; without, vectors `(B,
             T, F)`.
         pad_token: int or None. A token that stands for padding: it is masked.
+        depth_scale: bool, as in `SequenceModel`.
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments:
@@ -81,9 +82,20 @@ class FeatureExtractor(InputModel):
         dropout: float = 0.0,
         vocab_size: int | None = None,
         pad_token: int | None = None,
+        depth_scale: bool = False,
         **kwargs: Any,
     ):
-        super().__init__(width, blocks, repeats, norm, dropout, vocab_size, pad_token, **kwargs)
+        super().__init__(
+            width,
+            blocks,
+            repeats,
+            norm,
+            dropout,
+            vocab_size,
+            pad_token,
+            depth_scale=depth_scale,
+            **kwargs,
+        )
         self.outputs = self._checked_names(outputs)
         self._make_input_map()
 

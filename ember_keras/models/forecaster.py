@@ -35,6 +35,7 @@ class Forecaster(SummaryModel):
         repeats: int >= 1. How many times the list stands, one after another.
         norm: a name or configuration of `registry.norms`.
         dropout: float in [0, 1), in the blocks and before the head.
+        depth_scale: bool, as in `SequenceModel`.
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments:
@@ -66,11 +67,23 @@ class Forecaster(SummaryModel):
         repeats: int = 1,
         norm: Annotated[Any, Component("norms")] = "rms_norm",
         dropout: float = 0.0,
+        depth_scale: bool = False,
         **kwargs: Any,
     ):
         quantiles = checked_quantiles("Forecaster", quantiles)
         outputs = max(horizon, 1) * max(num_outputs, 1) * len(quantiles)
-        super().__init__(outputs, width, blocks, repeats, norm, dropout, "last", None, **kwargs)
+        super().__init__(
+            outputs,
+            width,
+            blocks,
+            repeats,
+            norm,
+            dropout,
+            "last",
+            None,
+            depth_scale=depth_scale,
+            **kwargs,
+        )
         require_positive(self, horizon=horizon, num_outputs=num_outputs)
         self.horizon = horizon
         self.num_outputs = num_outputs

@@ -38,6 +38,7 @@ class InputModel(HeadedModel):
         dropout: float,
         vocab_size: int | None,
         pad_token: int | None,
+        depth_scale: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -47,7 +48,9 @@ class InputModel(HeadedModel):
         self.vocab_size = vocab_size
         self.pad_token = pad_token
         policy = self.dtype_policy
-        self.backbone = SequenceModel(blocks, repeats, norm, dropout, dtype=policy, name="backbone")
+        self.backbone = SequenceModel(
+            blocks, repeats, norm, dropout, depth_scale, dtype=policy, name="backbone"
+        )
 
     def _make_input_map(self) -> None:
         policy = self.dtype_policy
@@ -115,6 +118,7 @@ class InputModel(HeadedModel):
             "repeats": self.repeats,
             "norm": registry.plain(self.norm),
             "dropout": self.dropout,
+            "depth_scale": self.depth_scale,
             "vocab_size": self.vocab_size,
             "pad_token": self.pad_token,
         }
@@ -133,9 +137,20 @@ class PositionModel(InputModel):
         dropout: float,
         vocab_size: int | None,
         pad_token: int | None,
+        depth_scale: bool = False,
         **kwargs: Any,
     ):
-        super().__init__(width, blocks, repeats, norm, dropout, vocab_size, pad_token, **kwargs)
+        super().__init__(
+            width,
+            blocks,
+            repeats,
+            norm,
+            dropout,
+            vocab_size,
+            pad_token,
+            depth_scale=depth_scale,
+            **kwargs,
+        )
         self.outputs = outputs
         self.drop = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="drop")
 
@@ -200,6 +215,7 @@ class TokenClassifier(PositionModel):
         vocab_size: int or None. With a number, the input is tokens `(B, T)`; without, vectors `(B,
             T, F)`.
         pad_token: int or None. A token that stands for padding: it is masked, in the loss too.
+        depth_scale: bool, as in `SequenceModel`.
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments:
@@ -230,10 +246,20 @@ class TokenClassifier(PositionModel):
         dropout: float = 0.0,
         vocab_size: int | None = None,
         pad_token: int | None = None,
+        depth_scale: bool = False,
         **kwargs: Any,
     ):
         super().__init__(
-            num_classes, width, blocks, repeats, norm, dropout, vocab_size, pad_token, **kwargs
+            num_classes,
+            width,
+            blocks,
+            repeats,
+            norm,
+            dropout,
+            vocab_size,
+            pad_token,
+            depth_scale=depth_scale,
+            **kwargs,
         )
         require_positive(self, num_classes=num_classes)
         self.num_classes = num_classes
@@ -262,6 +288,7 @@ class MaskedLM(PositionModel):
         tie_embeddings: bool. Whether the head is the embedding, transposed
             (Press & Wolf 2017, arXiv 1608.05859).
         pad_token: int or None. A token that stands for padding: it is masked, in the loss too.
+        depth_scale: bool, as in `SequenceModel`.
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments:
@@ -291,10 +318,20 @@ class MaskedLM(PositionModel):
         dropout: float = 0.0,
         tie_embeddings: bool = True,
         pad_token: int | None = None,
+        depth_scale: bool = False,
         **kwargs: Any,
     ):
         super().__init__(
-            vocab_size, width, blocks, repeats, norm, dropout, vocab_size, pad_token, **kwargs
+            vocab_size,
+            width,
+            blocks,
+            repeats,
+            norm,
+            dropout,
+            vocab_size,
+            pad_token,
+            depth_scale=depth_scale,
+            **kwargs,
         )
         self.tie_embeddings = tie_embeddings
         self._make_maps()

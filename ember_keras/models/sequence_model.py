@@ -27,6 +27,8 @@ class SequenceModel(Stacked, EmberModel):
             weights.
         norm: a name or configuration of `registry.norms`, for the blocks made here and for the end.
         dropout: float in [0, 1). The dropout of the blocks made here.
+        depth_scale: bool. Whether what blocks add to their input starts smaller the more blocks
+            there are, by 1 / sqrt(N) with N of them (GPT-2, Radford et al. 2019, section 2.3).
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments:
@@ -56,6 +58,7 @@ class SequenceModel(Stacked, EmberModel):
         repeats: int = 1,
         norm: Annotated[Any, Component("norms")] = "rms_norm",
         dropout: float = 0.0,
+        depth_scale: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -65,6 +68,7 @@ class SequenceModel(Stacked, EmberModel):
         self.norm = registry.part_config(self.final_norm, ("norms",))
         self.repeats = repeats
         self.dropout = dropout
+        self.depth_scale = depth_scale
         parts = [
             registry.build_part(part, BLOCK_KINDS, self.dtype_policy, f"block_{i}")
             for i, part in enumerate(planned.leaves())
@@ -77,6 +81,10 @@ class SequenceModel(Stacked, EmberModel):
         require_sequence(self, input_shape)
         for layer in (*self.stack, self.final_norm):
             layer.build(input_shape)
+        if self.depth_scale:
+            branches = self.residual_branches()
+            for branch in branches:
+                branch.scale_start(len(branches) ** -0.5)
         self.built = True
 
     def call(
@@ -100,4 +108,5 @@ class SequenceModel(Stacked, EmberModel):
             "repeats": self.repeats,
             "norm": registry.plain(self.norm),
             "dropout": self.dropout,
+            "depth_scale": self.depth_scale,
         }

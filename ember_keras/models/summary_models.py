@@ -37,6 +37,7 @@ class SummaryModel(HeadedModel):
         dropout: float,
         pooling: str,
         vocab_size: int | None,
+        depth_scale: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -51,7 +52,9 @@ class SummaryModel(HeadedModel):
             self.input_map = keras.layers.Embedding(
                 vocab_size, width, keras.initializers.RandomNormal(), dtype=policy, name="input_map"
             )
-        self.backbone = SequenceModel(blocks, repeats, norm, dropout, dtype=policy, name="backbone")
+        self.backbone = SequenceModel(
+            blocks, repeats, norm, dropout, depth_scale, dtype=policy, name="backbone"
+        )
         self.drop = keras.layers.Dropout(dropout, dtype=policy, name="drop")
         # The answer is float32 whatever the blocks compute in, as a loss wants it.
         self.head = Projection(outputs, dtype=float32_head(policy), name="head")
@@ -136,6 +139,7 @@ class SummaryModel(HeadedModel):
             "repeats": self.repeats,
             "norm": registry.plain(self.norm),
             "dropout": self.dropout,
+            "depth_scale": self.depth_scale,
             "pooling": self.pooling,
             "vocab_size": self.vocab_size,
         }
@@ -166,6 +170,7 @@ class SequenceClassifier(SummaryModel):
         pooling: "mean", "max" or "last", over the real positions.
         vocab_size: int or None. With a number, the input is tokens `(B, T)`; without, vectors `(B,
             T, F)`.
+        depth_scale: bool, as in `SequenceModel`.
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments:
@@ -197,10 +202,20 @@ class SequenceClassifier(SummaryModel):
         dropout: float = 0.0,
         pooling: Literal["mean", "max", "last"] = "mean",
         vocab_size: int | None = None,
+        depth_scale: bool = False,
         **kwargs: Any,
     ):
         super().__init__(
-            num_classes, width, blocks, repeats, norm, dropout, pooling, vocab_size, **kwargs
+            num_classes,
+            width,
+            blocks,
+            repeats,
+            norm,
+            dropout,
+            pooling,
+            vocab_size,
+            depth_scale=depth_scale,
+            **kwargs,
         )
         require_positive(self, num_classes=num_classes)
         self.num_classes = num_classes
@@ -226,6 +241,7 @@ class SequenceRegressor(SummaryModel):
         pooling: "mean", "max" or "last", over the real positions.
         vocab_size: int or None. With a number, the input is tokens `(B, T)`; without, vectors `(B,
             T, F)`.
+        depth_scale: bool, as in `SequenceModel`.
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments: those of `SequenceClassifier`.
@@ -253,10 +269,20 @@ class SequenceRegressor(SummaryModel):
         dropout: float = 0.0,
         pooling: Literal["mean", "max", "last"] = "mean",
         vocab_size: int | None = None,
+        depth_scale: bool = False,
         **kwargs: Any,
     ):
         super().__init__(
-            num_outputs, width, blocks, repeats, norm, dropout, pooling, vocab_size, **kwargs
+            num_outputs,
+            width,
+            blocks,
+            repeats,
+            norm,
+            dropout,
+            pooling,
+            vocab_size,
+            depth_scale=depth_scale,
+            **kwargs,
         )
         require_positive(self, num_outputs=num_outputs)
         self.num_outputs = num_outputs

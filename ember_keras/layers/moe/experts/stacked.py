@@ -92,6 +92,9 @@ class DenseExperts(Experts):
             self._apply(x, self.kernel, self.bias, offsets)
         )
 
+    def output_weights(self) -> list[Any]:
+        return [each for each in (self.kernel, self.bias) if each is not None]
+
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
@@ -157,6 +160,9 @@ class MLPExperts(Experts):
         hidden = keras.activations.get(self.activation)(hidden)
         hidden = self.drop(hidden, training=training)
         return self._apply(hidden, self.down, self.down_bias, offsets)
+
+    def output_weights(self) -> list[Any]:
+        return [each for each in (self.down, self.down_bias) if each is not None]
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -226,6 +232,9 @@ class GatedMLPExperts(Experts):
         hidden = GATES[self.gate](gate) * up
         hidden = self.drop(hidden, training=training)
         return self._apply(hidden, self.down, self.down_bias, offsets)
+
+    def output_weights(self) -> list[Any]:
+        return [each for each in (self.down, self.down_bias) if each is not None]
 
     def get_config(self) -> dict[str, Any]:
         return {
