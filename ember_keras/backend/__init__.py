@@ -17,14 +17,19 @@ jax may reuse the memory of the arguments at the positions `donate` |
 | `to_dlpack(x)`, `from_dlpack(x)` | exchange with other libraries |
 | `device_kind(x=None)` | the kind of device that a tensor is on, or a new one would be: \
 ``"cpu"``, ``"cuda"``, … |
+| `trace(fn, *specs)` | the shapes and dtypes of what ``fn`` gives for `KerasTensor` specs |
+| `tells_memory()` | whether its compiler tells what memory a function takes |
+| `compiled_memory(fn, *specs, donate=())` | the bytes that the compiler lays out for it, \
+where it tells |
 | `devices()` | the devices of this process, as strings such as ``"cpu:0"`` |
 
 `pad(x, pad_width, constant_values=0)`, `each_length(model, kind)`, `has_value(variable)`,
 `as_called(layer)`, `mask_of(x)`, `with_mask(x, mask)`, `replaced_loss(compiled, loss)`,
 `compiled_metrics(compiled)`, `values_of(metric, y, y_pred)`,
-`update_mean(metric, values, y_pred, weight)`, and
-`build_unfilled(build)` with `fill(variable, value=None)`, which build layers without drawing
-weights, are one function for all.
+`update_mean(metric, values, y_pred, weight)`,
+`scale_start(variable, factor)`, `watch_products(seen)`, which counts, and `build_unfilled(build)`
+with `fill(variable, value=None)`, which build layers without drawing weights, are one function for
+all.
 """
 
 import importlib
@@ -37,6 +42,7 @@ from ember_keras.config import environment
 
 FUNCTIONS = (
     "compile",
+    "compiled_memory",
     "device_kind",
     "devices",
     "from_dlpack",
@@ -44,8 +50,10 @@ FUNCTIONS = (
     "is_tracing",
     "no_gradients",
     "recompute",
+    "tells_memory",
     "to_dlpack",
     "to_numpy",
+    "trace",
     "value_and_grad",
     "value_and_grad_variables",
 )
@@ -64,6 +72,8 @@ _LATE = {
     "update_mean": "_losses",
     "values_of": "_losses",
     "with_mask": "_masks",
+    "scale_start": "_variables",
+    "watch_products": "_products",
 }
 
 __all__ = [
@@ -87,6 +97,8 @@ __all__ = [
     "update_mean",
     "values_of",
     "with_mask",
+    "scale_start",
+    "watch_products",
     *FUNCTIONS,
 ]
 

@@ -100,3 +100,18 @@ def variables_through(differentiate, fn, variables):
     for variable, new in zip(assigned, others, strict=True):
         variable.assign(new)
     return value, list(gradients)
+
+
+def zeros_like_specs(specs):
+    """Return a nest of zeros of the shapes and dtypes of a nest of `KerasTensor`."""
+    return keras.tree.map_structure(
+        lambda spec: keras.ops.zeros(spec.shape, dtype=spec.dtype) if is_symbolic(spec) else spec,
+        specs,
+    )
+
+
+def shapes_of(nest):
+    """Return the nest of `KerasTensor` with the shapes and dtypes of a nest of tensors."""
+    return keras.tree.map_structure(
+        lambda x: keras.KerasTensor(x.shape, dtype=keras.backend.standardize_dtype(x.dtype)), nest
+    )

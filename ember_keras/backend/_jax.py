@@ -1,6 +1,9 @@
 """What `keras.ops` lacks, on jax."""
 
 import contextlib
+import math
+import os
+import re
 
 import jax
 import keras
@@ -151,3 +154,70 @@ def _checkpoint_in_a_branch(pure):
     function = jax.custom_vjp(pure)
     function.defvjp(lambda *inputs: (pure(*inputs), inputs), backward)
     return function
+
+
+def trace(fn, *specs):
+    """Return what ``fn(*specs)`` gives, as a nest of `KerasTensor`; nothing is computed.
+
+    Args:
+        fn: function of nests of tensors, whose results are tensors.
+        *specs: nests of `KerasTensor`.
+    """
+    return _common.shapes_of(jax.eval_shape(fn, *_structs(specs)))
+
+
+def tells_memory():
+    """Return True: XLA lays memory out when it compiles."""
+    return True
+
+
+def compiled_memory(fn, *specs, donate=()):
+    """Return the bytes that ``fn(*specs)`` takes, as the compiler lays them out, or None.
+
+    Args:
+        fn: function of nests of tensors.
+        *specs: nests of `KerasTensor`. Nothing of their sizes is allocated.
+        donate: tuple of int. The positions of arguments whose memory the results may take.
+
+    Returns:
+        dict of ``arguments``, ``results``, ``shared`` (results that lie where arguments lay),
+        ``temporary``, and ``workspace`` (what runs beside that layout), or None where the compiler
+        tells nothing.
+    """
+    compiled = jax.jit(fn, donate_argnums=donate).lower(*_structs(specs)).compile()
+    found = compiled.memory_analysis()
+    if found is None:
+        return None
+    return {
+        "arguments": found.argument_size_in_bytes,
+        "results": found.output_size_in_bytes,
+        "shared": found.alias_size_in_bytes,
+        "temporary": found.temp_size_in_bytes,
+        "workspace": _workspace(compiled),
+    }
+
+
+_VALUE = re.compile(r"(%[\w.-]+) = [a-z]+(\d+)\[([\d,]*)\]")
+_BATCHED = re.compile(r" dot\((%[\w.-]+), (%[\w.-]+)\), lhs_batch_dims=\{\d")
+
+
+def _workspace(compiled):
+    """Return the bytes of the operands of the largest batched product, on a CPU of several cores.
+
+    All products of the batch are under way at once there, and each of them packs its operands into
+    memory of its own, which the compiler's layout leaves out.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if device_kind() != "cpu" or cores == 1:
+        return 0
+    text = compiled.as_text()
+    sizes = {
+        name: math.prod(int(size) for size in shape.split(",") if size) * int(bits) // 8
+        for name, bits, shape in _VALUE.findall(text)
+    }
+    products = (sizes.get(a, 0) + sizes.get(b, 0) for a, b in _BATCHED.findall(text))
+    return max(products, default=0)
+
+
+def _structs(specs):
+    return keras.tree.map_structure(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), list(specs))

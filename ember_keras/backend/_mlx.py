@@ -150,3 +150,18 @@ def _checkpoint(pure, tensors, count, made):
         )
 
     return function(*tensors)
+
+
+def tells_memory():
+    """Return False: nothing here tells the memory of a function before it runs."""
+    return False
+
+
+def compiled_memory(fn, *specs, donate=()):
+    """Return None: mlx tells no memory before a run."""
+    return None
+
+
+def trace(fn, *specs):
+    """Return what ``fn(*specs)`` gives, as a nest of `KerasTensor`; mlx evaluates nothing of it."""
+    return _common.shapes_of(fn(*_common.zeros_like_specs(list(specs))))

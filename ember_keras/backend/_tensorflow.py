@@ -4,6 +4,7 @@ import contextlib
 
 import numpy as np
 import tensorflow as tf
+from keras import tree
 
 from ember_keras.backend import _common, _recomputing
 
@@ -145,3 +146,26 @@ def _checkpoint(pure, tensors, count, made):
         return outputs, gradient
 
     return function(*tensors)
+
+
+def tells_memory():
+    """Return False: nothing here tells the memory of a function before it runs."""
+    return False
+
+
+def compiled_memory(fn, *specs, donate=()):
+    """Return None: tensorflow tells no memory before a run."""
+    return None
+
+
+def trace(fn, *specs):
+    """Return what ``fn(*specs)`` gives, as a nest of `KerasTensor`; nothing is computed."""
+    found = []
+
+    def traced(*given):
+        found.append(_common.shapes_of(fn(*given)))
+        return ()
+
+    shapes = tree.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), list(specs))
+    tf.function(traced, autograph=False).get_concrete_function(*shapes)
+    return found[-1]

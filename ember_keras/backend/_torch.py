@@ -7,6 +7,7 @@ import ml_dtypes
 import numpy as np
 import torch
 import torch.utils.checkpoint
+from keras.src.backend.torch.core import device_scope
 
 from ember_keras.backend import _common, _recomputing
 
@@ -162,3 +163,26 @@ def _checkpoint(pure, tensors, count, made):
     for at in made.places:  # Their values are about to change in place.
         values[at] = values[at].clone()
     return found
+
+
+def tells_memory():
+    """Return False: nothing here tells the memory of a function before it runs."""
+    return False
+
+
+def compiled_memory(fn, *specs, donate=()):
+    """Return None: torch tells no memory before a run."""
+    return None
+
+
+def trace(fn, *specs):
+    """Return what ``fn(*specs)`` gives, as a nest of `KerasTensor`.
+
+    It runs on torch's device "meta", which holds no numbers; what asks for one there runs on zeros.
+    """
+    with torch.no_grad():
+        try:
+            with device_scope("meta"):
+                return _common.shapes_of(fn(*_common.zeros_like_specs(list(specs))))
+        except (NotImplementedError, RuntimeError):
+            return _common.shapes_of(fn(*_common.zeros_like_specs(list(specs))))

@@ -25,3 +25,16 @@ def as_called(layer):
         layer: `keras.layers.Layer`.
     """
     return AutocastScope(layer.compute_dtype if layer.autocast else None)
+
+
+def scale_start(variable, factor):
+    """Make a variable start `factor` times as large, whether it is drawn already or not."""
+    if variable._value is not None:
+        variable.assign(variable.value * factor)
+        return
+    draw = variable._initializer
+
+    def scaled(shape, dtype=None):
+        return draw(shape, dtype=dtype) * factor
+
+    variable._initializer = scaled

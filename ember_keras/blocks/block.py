@@ -178,6 +178,22 @@ class Block(Stateful, EmberLayer):
             y = self.gate(x) * y
         return x + self.drop_rows(y, training=training)
 
+    def residual_branches(self) -> list[Block]:
+        """The blocks that add to the residual stream: this one, unless it has no residual."""
+        return [] if self.residual == "none" else [self]
+
+    def scale_start(self, factor: float) -> None:
+        """Has what the mixer adds start `factor` times as large, as soon as it is built."""
+        weights = self.mixer.output_weights()
+        if not weights:
+            raise ValueError(
+                f"`depth_scale` met a `{type(self.mixer).__name__}`, which has no output "
+                "projection that could start smaller, expected mixers that have one. Give its "
+                "block residual='none', or the model depth_scale=False."
+            )
+        for weight in weights:
+            backend.scale_start(weight, factor)
+
     def initial_state(self, batch_size: int, max_length: int | None = None) -> State:
         self._require_causal("state")
         self._require_built()

@@ -66,6 +66,9 @@ class ParallelMixers(Stateful, EmberLayer):
         y = sum(outputs[1:], outputs[0]) / len(outputs)
         return (y, after) if return_state else y
 
+    def output_weights(self) -> list[Any]:
+        return [norm.gamma if hasattr(norm, "gamma") else norm.scale for norm in self.merge_norms]
+
     def initial_state(self, batch_size: int, max_length: int | None = None) -> State:
         self._require_causal("state")
         self._require_built()

@@ -15,6 +15,7 @@ from ember_keras.cli import options
 from ember_keras.cli.inference import evaluate, generate, predict
 from ember_keras.cli.inspect import doctor, list_components
 from ember_keras.cli.output import show
+from ember_keras.cli.sizes import inspect_model
 from ember_keras.cli.train import train
 
 app = typer.Typer(
@@ -59,6 +60,7 @@ app.command()(predict)
 app.command()(generate)
 app.command("list")(list_components)
 app.command()(doctor)
+app.command("inspect")(inspect_model)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -116,6 +116,14 @@ class EmberLayer(EmberCall, keras.layers.Layer):
         is_number = "int" not in dtype and dtype != "bool"
         return x if is_number else keras.ops.cast(x, self.input_dtype)
 
+    def output_weights(self) -> list[Any]:
+        """The weights whose scale is that of the output; [] where there are none.
+
+        A model of `depth_scale` has them start smaller. Here those of the `output_projection`.
+        """
+        projection = getattr(self, "output_projection", None)
+        return [] if projection is None else list(projection.weights)
+
     def add_wide_weight(self, shape: Any, initializer: Any, name: str) -> Any:
         """Adds a weight that is float32 or wider under every policy.
 

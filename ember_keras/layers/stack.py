@@ -51,6 +51,10 @@ class Stacked(Stateful):
             return block
         return lambda x, **options: backend.recompute(block, block, x, **options)
 
+    def residual_branches(self) -> list[Any]:
+        """The blocks in it that add to the residual stream."""
+        return [branch for block in self.stack for branch in block.residual_branches()]
+
     def initial_state(self, batch_size: int, max_length: int | None = None) -> State:
         self._require_causal("state")
         self._require_built()

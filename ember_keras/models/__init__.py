@@ -3,6 +3,7 @@
 from ember_keras.models import presets
 from ember_keras.models.autoencoder import Autoencoder
 from ember_keras.models.causal_lm import CausalLM
+from ember_keras.models.costs import Estimate, estimate
 from ember_keras.models.decay import decay_groups, exclude_from_decay
 from ember_keras.models.feature_extractor import FeatureExtractor
 from ember_keras.models.forecaster import Forecaster, ForecastMetric, PinballLoss
@@ -23,6 +24,7 @@ from ember_keras.models.summary_models import SequenceClassifier, SequenceRegres
 __all__ = [
     "Autoencoder",
     "CausalLM",
+    "Estimate",
     "FeatureExtractor",
     "ForecastMetric",
     "Forecaster",
@@ -37,6 +39,7 @@ __all__ = [
     "Stream",
     "TokenClassifier",
     "decay_groups",
+    "estimate",
     "exclude_from_decay",
     "from_pretrained",
     "load_model",

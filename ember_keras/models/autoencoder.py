@@ -38,6 +38,7 @@ class Autoencoder(PositionModel):
         pad_token: int or None. A token that stands for padding: it is masked, in the loss too.
         gradient_checkpointing: bool. Whether blocks run again in the backward pass of training, to
             keep less, as in `SequenceModel`.
+        depth_scale: bool, as in `SequenceModel`.
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments:
@@ -68,10 +69,20 @@ class Autoencoder(PositionModel):
         dropout: float = 0.0,
         pad_token: int | None = None,
         gradient_checkpointing: bool = False,
+        depth_scale: bool = False,
         **kwargs: Any,
     ):
         super().__init__(
-            vocab_size, width, blocks, repeats, norm, dropout, vocab_size, pad_token, **kwargs
+            vocab_size,
+            width,
+            blocks,
+            repeats,
+            norm,
+            dropout,
+            vocab_size,
+            pad_token,
+            depth_scale=depth_scale,
+            **kwargs,
         )
         self.backbone.gradient_checkpointing = gradient_checkpointing
         self._make_maps()

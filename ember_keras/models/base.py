@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 import keras
@@ -84,6 +85,40 @@ class EmberModel(Stateful, EmberCall, keras.Model):
         else:
             super().save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
 
+    def summary(
+        self,
+        *args: Any,
+        batch_size: int | None = None,
+        length: int | None = None,
+        print_fn: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Keras's own; with a batch size and a length, also what `ek.models.estimate` says of them.
+
+        Args:
+            *args: those of Keras.
+            batch_size: int or None, B.
+            length: int or None, T.
+            print_fn: function of a line of text, or None for the standard output.
+            **kwargs: those of Keras.
+        """
+        from ember_keras.models.costs import estimate
+
+        if (batch_size is None) != (length is None):
+            raise ValueError(
+                f"`summary` received batch_size={batch_size} and length={length}, expected both "
+                "or neither. Give both for an estimate of memory and operations."
+            )
+        super().summary(*args, print_fn=print_fn, **kwargs)
+        if batch_size is not None and length is not None:
+            trains = backend.capabilities().trains
+            optimizer = getattr(self, "optimizer", None) or "adamw"
+            found = estimate(self, batch_size, length, training=trains, optimizer=optimizer)
+            if print_fn is None:
+                sys.stdout.write(f"{found}\n")
+            else:
+                print_fn(str(found))
+
     def get_config(self) -> dict[str, Any]:
         return {
             "name": self.name,
@@ -146,6 +181,11 @@ class HeadedModel(EmberModel):
     def gradient_checkpointing(self) -> bool:
         """Whether each block runs again in the backward pass of training."""
         return self.backbone.gradient_checkpointing
+
+    @property
+    def depth_scale(self) -> bool:
+        """Whether blocks start smaller the more of them there are."""
+        return self.backbone.depth_scale
 
 
 def real_positions(tokens: Any, mask: Any, pad_token: int | None) -> Any:

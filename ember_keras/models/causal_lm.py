@@ -51,6 +51,7 @@ class CausalLM(Generation, ChunkedLoss, HeadedModel):
         embedding_norm: a name or configuration of `registry.norms`, or None. A norm of the
             embeddings, before the first block, as RWKV has it (Peng et al. 2023, arXiv 2305.13048,
             section 3.4).
+        depth_scale: bool, as in `SequenceModel`.
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments:
@@ -87,6 +88,7 @@ class CausalLM(Generation, ChunkedLoss, HeadedModel):
         loss_chunk: int | None = None,
         gradient_checkpointing: bool = False,
         embedding_norm: Annotated[Any, Component("norms")] | None = None,
+        depth_scale: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -102,7 +104,13 @@ class CausalLM(Generation, ChunkedLoss, HeadedModel):
         self.logit_cap = logit_cap
         self._take_loss_chunk(loss_chunk)
         self.backbone = SequenceModel(
-            blocks, repeats, norm, dropout, dtype=self.dtype_policy, name="backbone"
+            blocks,
+            repeats,
+            norm,
+            dropout,
+            depth_scale=depth_scale,
+            dtype=self.dtype_policy,
+            name="backbone",
         )
         self.backbone.gradient_checkpointing = gradient_checkpointing
         if not self.backbone.is_causal:
@@ -205,6 +213,7 @@ class CausalLM(Generation, ChunkedLoss, HeadedModel):
             "norm": registry.plain(self.norm),
             "dropout": self.dropout,
             "gradient_checkpointing": self.gradient_checkpointing,
+            "depth_scale": self.depth_scale,
             "tie_embeddings": self.tie_embeddings,
             "pad_token": self.pad_token,
             "embedding_scale": self.embedding_scale,

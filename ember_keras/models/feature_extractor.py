@@ -45,6 +45,7 @@ class FeatureExtractor(InputModel):
         pad_token: int or None. A token that stands for padding: it is masked.
         gradient_checkpointing: bool. Whether blocks run again in the backward pass of training, to
             keep less, as in `SequenceModel`.
+        depth_scale: bool, as in `SequenceModel`.
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments:
@@ -84,9 +85,20 @@ class FeatureExtractor(InputModel):
         vocab_size: int | None = None,
         pad_token: int | None = None,
         gradient_checkpointing: bool = False,
+        depth_scale: bool = False,
         **kwargs: Any,
     ):
-        super().__init__(width, blocks, repeats, norm, dropout, vocab_size, pad_token, **kwargs)
+        super().__init__(
+            width,
+            blocks,
+            repeats,
+            norm,
+            dropout,
+            vocab_size,
+            pad_token,
+            depth_scale=depth_scale,
+            **kwargs,
+        )
         self.backbone.gradient_checkpointing = gradient_checkpointing
         self.outputs = self._checked_names(outputs)
         self._make_input_map()

@@ -42,6 +42,7 @@ class Forecaster(SummaryModel):
         from_last: bool. Whether the forecast is the last real value and a difference from it, which
             helps where the level of a series wanders or is another one in use than in training
             (Zeng et al. 2022, arXiv 2205.13504, NLinear). Then F is `num_outputs`.
+        depth_scale: bool, as in `SequenceModel`.
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments:
@@ -75,11 +76,23 @@ class Forecaster(SummaryModel):
         dropout: float = 0.0,
         gradient_checkpointing: bool = False,
         from_last: bool = False,
+        depth_scale: bool = False,
         **kwargs: Any,
     ):
         quantiles = checked_quantiles("Forecaster", quantiles)
         outputs = max(horizon, 1) * max(num_outputs, 1) * len(quantiles)
-        super().__init__(outputs, width, blocks, repeats, norm, dropout, "last", None, **kwargs)
+        super().__init__(
+            outputs,
+            width,
+            blocks,
+            repeats,
+            norm,
+            dropout,
+            "last",
+            None,
+            depth_scale=depth_scale,
+            **kwargs,
+        )
         self.backbone.gradient_checkpointing = gradient_checkpointing
         require_positive(self, horizon=horizon, num_outputs=num_outputs)
         self.horizon = horizon

@@ -39,6 +39,7 @@ class InputModel(HeadedModel):
         dropout: float,
         vocab_size: int | None,
         pad_token: int | None,
+        depth_scale: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -48,7 +49,9 @@ class InputModel(HeadedModel):
         self.vocab_size = vocab_size
         self.pad_token = pad_token
         policy = self.dtype_policy
-        self.backbone = SequenceModel(blocks, repeats, norm, dropout, dtype=policy, name="backbone")
+        self.backbone = SequenceModel(
+            blocks, repeats, norm, dropout, depth_scale=depth_scale, dtype=policy, name="backbone"
+        )
 
     def _make_input_map(self) -> None:
         policy = self.dtype_policy
@@ -117,6 +120,7 @@ class InputModel(HeadedModel):
             "norm": registry.plain(self.norm),
             "dropout": self.dropout,
             "gradient_checkpointing": self.gradient_checkpointing,
+            "depth_scale": self.depth_scale,
             "vocab_size": self.vocab_size,
             "pad_token": self.pad_token,
         }
@@ -135,9 +139,20 @@ class PositionModel(InputModel):
         dropout: float,
         vocab_size: int | None,
         pad_token: int | None,
+        depth_scale: bool = False,
         **kwargs: Any,
     ):
-        super().__init__(width, blocks, repeats, norm, dropout, vocab_size, pad_token, **kwargs)
+        super().__init__(
+            width,
+            blocks,
+            repeats,
+            norm,
+            dropout,
+            vocab_size,
+            pad_token,
+            depth_scale=depth_scale,
+            **kwargs,
+        )
         self.outputs = outputs
         self.drop = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="drop")
 
@@ -206,6 +221,7 @@ class TokenClassifier(ChunkedLoss, PositionModel):
             positions of each row at a time, as `CausalLM` does.
         gradient_checkpointing: bool. Whether blocks run again in the backward pass of training, to
             keep less, as in `SequenceModel`.
+        depth_scale: bool, as in `SequenceModel`.
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments:
@@ -238,10 +254,20 @@ class TokenClassifier(ChunkedLoss, PositionModel):
         pad_token: int | None = None,
         loss_chunk: int | None = None,
         gradient_checkpointing: bool = False,
+        depth_scale: bool = False,
         **kwargs: Any,
     ):
         super().__init__(
-            num_classes, width, blocks, repeats, norm, dropout, vocab_size, pad_token, **kwargs
+            num_classes,
+            width,
+            blocks,
+            repeats,
+            norm,
+            dropout,
+            vocab_size,
+            pad_token,
+            depth_scale=depth_scale,
+            **kwargs,
         )
         require_positive(self, num_classes=num_classes)
         self.num_classes = num_classes
@@ -286,6 +312,7 @@ class MaskedLM(ChunkedLoss, PositionModel):
             positions of each row at a time, as `CausalLM` does.
         gradient_checkpointing: bool. Whether blocks run again in the backward pass of training, to
             keep less, as in `SequenceModel`.
+        depth_scale: bool, as in `SequenceModel`.
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments:
@@ -317,10 +344,20 @@ class MaskedLM(ChunkedLoss, PositionModel):
         pad_token: int | None = None,
         loss_chunk: int | None = None,
         gradient_checkpointing: bool = False,
+        depth_scale: bool = False,
         **kwargs: Any,
     ):
         super().__init__(
-            vocab_size, width, blocks, repeats, norm, dropout, vocab_size, pad_token, **kwargs
+            vocab_size,
+            width,
+            blocks,
+            repeats,
+            norm,
+            dropout,
+            vocab_size,
+            pad_token,
+            depth_scale=depth_scale,
+            **kwargs,
         )
         self.tie_embeddings = tie_embeddings
         self._take_loss_chunk(loss_chunk)

@@ -30,6 +30,8 @@ class SequenceModel(Stacked, EmberModel):
         gradient_checkpointing: bool. Whether each block runs again in the backward pass of
             training, which then keeps its input alone: less memory, a third more time (Chen et al.
             2016, arXiv 1604.06174).
+        depth_scale: bool. Whether what blocks add to their input starts smaller the more blocks
+            there are, by 1 / sqrt(N) with N of them (GPT-2, Radford et al. 2019, section 2.3).
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments:
@@ -60,6 +62,7 @@ class SequenceModel(Stacked, EmberModel):
         norm: Annotated[Any, Component("norms")] = "rms_norm",
         dropout: float = 0.0,
         gradient_checkpointing: bool = False,
+        depth_scale: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -70,6 +73,7 @@ class SequenceModel(Stacked, EmberModel):
         self.repeats = repeats
         self.dropout = dropout
         self.gradient_checkpointing = gradient_checkpointing
+        self.depth_scale = depth_scale
         parts = [
             registry.build_part(part, BLOCK_KINDS, self.dtype_policy, f"block_{i}")
             for i, part in enumerate(planned.leaves())
@@ -82,6 +86,10 @@ class SequenceModel(Stacked, EmberModel):
         require_sequence(self, input_shape)
         for layer in (*self.stack, self.final_norm):
             layer.build(input_shape)
+        if self.depth_scale:
+            branches = self.residual_branches()
+            for branch in branches:
+                branch.scale_start(len(branches) ** -0.5)
         self.built = True
 
     def call(
@@ -106,4 +114,5 @@ class SequenceModel(Stacked, EmberModel):
             "norm": registry.plain(self.norm),
             "dropout": self.dropout,
             "gradient_checkpointing": self.gradient_checkpointing,
+            "depth_scale": self.depth_scale,
         }

@@ -40,6 +40,7 @@ class SummaryModel(HeadedModel):
         dropout: float,
         pooling: str,
         vocab_size: int | None,
+        depth_scale: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -54,7 +55,9 @@ class SummaryModel(HeadedModel):
             self.input_map = keras.layers.Embedding(
                 vocab_size, width, keras.initializers.RandomNormal(), dtype=policy, name="input_map"
             )
-        self.backbone = SequenceModel(blocks, repeats, norm, dropout, dtype=policy, name="backbone")
+        self.backbone = SequenceModel(
+            blocks, repeats, norm, dropout, depth_scale=depth_scale, dtype=policy, name="backbone"
+        )
         self.drop = keras.layers.Dropout(dropout, dtype=policy, name="drop")
         # The answer is float32 whatever the blocks compute in, as a loss wants it.
         self.head = Projection(outputs, dtype=float32_head(policy), name="head")
@@ -144,6 +147,7 @@ class SummaryModel(HeadedModel):
             "norm": registry.plain(self.norm),
             "dropout": self.dropout,
             "gradient_checkpointing": self.gradient_checkpointing,
+            "depth_scale": self.depth_scale,
             "pooling": self.pooling,
             "vocab_size": self.vocab_size,
         }
@@ -176,6 +180,7 @@ class SequenceClassifier(SummaryModel):
             T, F)`.
         gradient_checkpointing: bool. Whether blocks run again in the backward pass of training, to
             keep less, as in `SequenceModel`.
+        depth_scale: bool, as in `SequenceModel`.
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments:
@@ -208,10 +213,20 @@ class SequenceClassifier(SummaryModel):
         pooling: Literal["mean", "max", "last"] = "mean",
         vocab_size: int | None = None,
         gradient_checkpointing: bool = False,
+        depth_scale: bool = False,
         **kwargs: Any,
     ):
         super().__init__(
-            num_classes, width, blocks, repeats, norm, dropout, pooling, vocab_size, **kwargs
+            num_classes,
+            width,
+            blocks,
+            repeats,
+            norm,
+            dropout,
+            pooling,
+            vocab_size,
+            depth_scale=depth_scale,
+            **kwargs,
         )
         self.backbone.gradient_checkpointing = gradient_checkpointing
         require_positive(self, num_classes=num_classes)
@@ -240,6 +255,7 @@ class SequenceRegressor(SummaryModel):
             T, F)`.
         gradient_checkpointing: bool. Whether blocks run again in the backward pass of training, to
             keep less, as in `SequenceModel`.
+        depth_scale: bool, as in `SequenceModel`.
         **kwargs: `name`, `dtype` and `trainable`, as of any Keras layer.
 
     Call arguments: those of `SequenceClassifier`.
@@ -268,10 +284,20 @@ class SequenceRegressor(SummaryModel):
         pooling: Literal["mean", "max", "last"] = "mean",
         vocab_size: int | None = None,
         gradient_checkpointing: bool = False,
+        depth_scale: bool = False,
         **kwargs: Any,
     ):
         super().__init__(
-            num_outputs, width, blocks, repeats, norm, dropout, pooling, vocab_size, **kwargs
+            num_outputs,
+            width,
+            blocks,
+            repeats,
+            norm,
+            dropout,
+            pooling,
+            vocab_size,
+            depth_scale=depth_scale,
+            **kwargs,
         )
         self.backbone.gradient_checkpointing = gradient_checkpointing
         require_positive(self, num_outputs=num_outputs)

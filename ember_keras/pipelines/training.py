@@ -122,6 +122,13 @@ class Training:
             "sample": None if self.sample is None else plain(self.sample),
         }
 
+    def build_model(self) -> tuple[keras.Model, int]:
+        """The model as training would begin with it, and the length of the data's samples."""
+        keras.utils.set_random_seed(self.seed)
+        data = self.task.load(self.seed)
+        model = build_model(self.model, self.task, data, self.training.dtype)
+        return model, int(data.train.x.shape[1])
+
     def run(
         self,
         output: str | Path = "runs",

@@ -31,10 +31,10 @@ SURFACE = {
         WeightedSum ZeroCentredRMSNorm
     """.split(),
     "models": """
-        Autoencoder CausalLM FeatureExtractor ForecastMetric Forecaster LoadError MaskedLM Past
-        Piece PinballLoss
+        Autoencoder CausalLM Estimate FeatureExtractor ForecastMetric Forecaster LoadError
+        MaskedLM Past Piece PinballLoss
         SequenceClassifier SequenceModel SequenceRegressor Stream TokenClassifier decay_groups
-        exclude_from_decay from_pretrained load_model load_tokenizer load_weights presets
+        estimate exclude_from_decay from_pretrained load_model load_tokenizer load_weights presets
         save_model save_pretrained save_weights
     """.split(),
     "interop": "keras_layers mambapy ncps torch_nn transformers xlstm".split(),

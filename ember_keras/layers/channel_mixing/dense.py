@@ -55,6 +55,9 @@ class DenseMixer(ChannelMixer):
     def call(self, x: Any, training: bool | None = None) -> Any:
         return self.projection(x)
 
+    def output_weights(self) -> list[Any]:
+        return list(self.projection.weights)
+
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),

@@ -83,6 +83,9 @@ class MLP(ChannelMixer):
     def call(self, x: Any, training: bool | None = None) -> Any:
         return self.down(self.drop(self.up(x), training=training))
 
+    def output_weights(self) -> list[Any]:
+        return list(self.down.weights)
+
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
@@ -173,6 +176,9 @@ class GatedMLP(ChannelMixer):
         hidden = GATES[self.gate](gate) * up
         y = self.down(self.drop(hidden, training=training))
         return y * keras.ops.sigmoid(self.scalar_gate(x)) if self.output_gate else y
+
+    def output_weights(self) -> list[Any]:
+        return list(self.down.weights)
 
     def get_config(self) -> dict[str, Any]:
         return {

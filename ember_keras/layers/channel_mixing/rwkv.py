@@ -66,6 +66,9 @@ class _RWKVChannelMixer(SequenceMixer):
     def initial_mixer_state(self, batch_size: int, max_length: int | None) -> State:
         return self.shift.initial_state(batch_size)
 
+    def output_weights(self) -> list[Any]:
+        return list(self.value.weights)
+
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "hidden_dim": self.hidden_dim}
 

@@ -364,6 +364,13 @@ class MixtureOfExperts(SequenceMixer):
     def initial_mixer_state(self, batch_size: int, max_length: int | None) -> State:
         return [each.initial_state(batch_size, max_length) for each in self._moving()]
 
+    def output_weights(self) -> list[Any]:
+        parts = [*self.stacks, *self.whole]
+        if self.shared_expert is not None:
+            parts.append(self.shared_expert)
+        found = [part.output_weights() for part in parts]
+        return [weight for each in found for weight in each] if all(found) else []
+
     def get_config(self) -> dict[str, Any]:
         shared = self.shared_expert
         return {

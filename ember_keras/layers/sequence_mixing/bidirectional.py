@@ -94,6 +94,12 @@ class Bidirectional(SequenceMixer):
             return y + back, None
         return self.output_projection(ops.concatenate([y, back], axis=-1)), None
 
+    def output_weights(self) -> list[Any]:
+        if self.merge == "concat":
+            return super().output_weights()
+        both = [mixer.output_weights() for mixer in (self.mixer, self.backward)]
+        return [weight for each in both for weight in each] if all(both) else []
+
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),

@@ -174,6 +174,9 @@ class SLSTM(SequenceMixer):
             state["short"] = self.short_convolution.initial_state(batch_size)
         return state
 
+    def output_weights(self) -> list[Any]:
+        return [self.scale]
+
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),

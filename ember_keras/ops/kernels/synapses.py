@@ -6,10 +6,12 @@ uses: its kernel takes sums as products of matrices, and makes the slope once.
 
 from keras import ops
 
+from ember_keras.ops import counting
 from ember_keras.ops.kernels.gradient import with_gradient
 from ember_keras.ops.kernels.table import Kernel, choose, register, request
 
 
+@counting.counted(counting.synapses)
 def synapses(v, slope, offset, weights):
     """Return, for each of the weights, ``sum_n sigmoid(v_n slope_nm - offset_nm) weight_nm``.
 

@@ -106,6 +106,9 @@ class DenseExperts(Experts):
             self._apply(x, self.kernel, self.bias, offsets)
         )
 
+    def output_weights(self) -> list[Any]:
+        return [each for each in (self.kernel, self.bias) if each is not None]
+
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
@@ -171,6 +174,9 @@ class MLPExperts(Experts):
         hidden = keras.activations.get(self.activation)(hidden)
         hidden = self.drop(hidden, training=training)
         return self._apply(hidden, self.down, self.down_bias, offsets)
+
+    def output_weights(self) -> list[Any]:
+        return [each for each in (self.down, self.down_bias) if each is not None]
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -251,6 +257,9 @@ class GatedMLPExperts(Experts):
         hidden = GATES[self.gate](gate) * up
         hidden = self.drop(hidden, training=training)
         return self._apply(hidden, self.down, self.down_bias, offsets)
+
+    def output_weights(self) -> list[Any]:
+        return [each for each in (self.down, self.down_bias) if each is not None]
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from ember_keras.backend import pad
-from ember_keras.ops import kernels
+from ember_keras.ops import counting, kernels
 from ember_keras.ops.engines import cache, checks
 from ember_keras.ops.engines.attention import parallel
 from ember_keras.ops.tensor.nests import wrap
@@ -45,6 +45,7 @@ def attention_state(
 
 
 @wrap
+@counting.counted(counting.attention)
 def attention(
     q,
     k,

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from ember_keras.ops import counting
 from ember_keras.ops.engines import cache, checks, chunks, decays
 from ember_keras.ops.engines.delta_rule import chunked
 from ember_keras.ops.engines.timeline import timeline
@@ -10,6 +11,7 @@ from ember_keras.ops.tensor.nests import wrap
 
 
 @wrap
+@counting.counted(counting.delta_rule)
 def delta_rule(
     q,
     k,

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from ember_keras.backend import pad
+from ember_keras.ops import counting
 from ember_keras.ops.engines import cache, checks
 from ember_keras.ops.engines.fft_conv import parallel, relaxed, states
 from ember_keras.ops.kernels.shared_filters import repeated, weighted
@@ -96,6 +97,7 @@ def taps_needed(length, state=None, taps=None):
 
 
 @wrap
+@counting.counted(counting.fft_conv)
 def fft_conv(
     u,
     k,

@@ -5,7 +5,7 @@ import functools
 import keras
 from keras import ops
 
-from ember_keras.ops import kernels
+from ember_keras.ops import counting, kernels
 from ember_keras.ops.engines import cache, checks, chunks, decays
 from ember_keras.ops.engines.gated_linear_attention import per_channel, per_head
 from ember_keras.ops.engines.timeline import timeline
@@ -13,6 +13,7 @@ from ember_keras.ops.tensor.nests import wrap
 
 
 @wrap
+@counting.counted(counting.gated_linear_attention)
 def gated_linear_attention(
     q,
     k,

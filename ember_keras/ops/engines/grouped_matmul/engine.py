@@ -3,13 +3,14 @@
 import keras
 from keras import ops
 
-from ember_keras.ops import kernels
+from ember_keras.ops import counting, kernels
 from ember_keras.ops.engines import checks
 from ember_keras.ops.kernels import row_blocks
 from ember_keras.ops.tensor.nests import wrap
 
 
 @wrap
+@counting.counted(counting.grouped_matmul)
 def grouped_matmul(x, w, offsets):
     """Products of sorted rows, each group of rows with its own matrix.
 

@@ -2,12 +2,14 @@
 
 from keras import ops
 
+from ember_keras.ops import counting
 from ember_keras.ops.engines import cache, checks, chunks, modes
 from ember_keras.ops.engines.fft_conv import fft_conv
 from ember_keras.ops.tensor.nests import wrap
 
 
 @wrap
+@counting.counted(counting.diagonal_state_space)
 def diagonal_state_space(
     u,
     a,

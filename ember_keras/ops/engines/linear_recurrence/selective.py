@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from ember_keras.ops import kernels
+from ember_keras.ops import counting, kernels
 from ember_keras.ops.engines import checks
 from ember_keras.ops.engines.linear_recurrence import engine, parallel
 from ember_keras.ops.engines.timeline import timeline
@@ -10,6 +10,7 @@ from ember_keras.ops.tensor.nests import wrap
 
 
 @wrap
+@counting.counted(counting.selective_scan)
 def selective_scan(
     x,
     delta,

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops, tree
 
+from ember_keras.ops import counting
 from ember_keras.ops.engines import checks
 from ember_keras.ops.engines.nonlinear_scan.steps import Step, spread
 from ember_keras.ops.engines.timeline import timeline
@@ -15,6 +16,7 @@ from ember_keras.ops.tensor.nests import wrap
 
 
 @wrap
+@counting.counted(counting.nonlinear_scan)
 def nonlinear_scan(
     cell,
     x,
