@@ -160,7 +160,7 @@ def _loss(model: Any, loss: Any, answer: Any) -> Any:
 
 def _targets(loss: Any, answer: Any) -> Any:
     name = getattr(loss, "name", None) or getattr(loss, "__name__", "")
-    classes = "sparse" in name
+    classes = "sparse" in str(name)
 
     def target(spec: Any) -> Any:
         shape = spec.shape[:-1] if classes or isinstance(loss, PinballLoss) else spec.shape

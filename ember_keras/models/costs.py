@@ -254,7 +254,7 @@ def _peak(memory: dict[str, int]) -> int:
 
 def _read(model: Any, rows: int) -> int:
     """The bytes of the weights that one step of `rows` tokens reads."""
-    unread = 0
+    unread = 0.0
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.Embedding):
             table = layer.embeddings

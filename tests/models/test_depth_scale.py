@@ -35,7 +35,7 @@ def test_the_stream_does_not_grow_with_depth():
 
 def _weights(name, depth_scale):
     keras.utils.set_random_seed(0)
-    model = ek.models.SequenceModel([name], 4, depth_scale=depth_scale)
+    model = ek.models.SequenceModel([name], 4, depth_scale=depth_scale, name="body")
     model.build((None, 4, 8))
     return model
 
