@@ -29,7 +29,7 @@ def main():
     )
     for letter, size in SIZES.items():
         parser.add_argument(f"--{letter}", type=int, default=size)
-    parser.add_argument("--chunk", type=int, default=32, help="positions of each row at once")
+    parser.add_argument("--chunk", type=int, default=16, help="positions of each row at once")
     parser.add_argument("--threads", type=int, default=common.cores())
     parser.add_argument("--repeats", type=int, default=5, help="timed calls a process")
     parser.add_argument("--limit", type=float, default=600, help="seconds a process")

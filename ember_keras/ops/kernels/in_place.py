@@ -1,5 +1,10 @@
 """Where a kernel can run that writes in place on torch, operation by operation."""
 
+from keras import ops
+
+from ember_keras import backend
+from ember_keras.ops.kernels.gradient import is_differentiated_again
+
 
 def refusal(request):
     """Return None where such a kernel can run a `Request`, else the reason."""
@@ -24,3 +29,16 @@ def by_torch_func():
     import torch
 
     return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def add_product(total, a, b):
+    """Return ``total + a b`` of matrices, in the memory of `total` where torch can have it there.
+
+    Args:
+        total: tensor ``(N, M)`` that nothing else reads.
+        a: tensor ``(N, K)``.
+        b: tensor ``(K, M)``.
+    """
+    if backend.name() != "torch" or is_differentiated_again() or transformation(None) is not None:
+        return total + ops.matmul(a, b)
+    return total.addmm_(a, b)

@@ -9,6 +9,7 @@ from keras import ops
 
 from ember_keras import backend
 from ember_keras.ops.kernels.gradient import with_gradient
+from ember_keras.ops.kernels.in_place import add_product
 from ember_keras.ops.kernels.loops import scan
 
 
@@ -39,11 +40,10 @@ def run(x, w, bias=None, *, targets, chunk, cap):
             slope = ops.where(own, slope - 1.0, slope) * g[:, None]
             if cap is not None:
                 slope = slope * (1.0 - ops.square(scores / cap))
-            sums = [ops.matmul(ops.transpose(slope), x)]
-            if bias:
-                sums.append(ops.sum(slope, axis=0))
-            carry = tuple(a + b for a, b in zip(carry, sums, strict=True))
-            return carry, ops.matmul(slope, w)
+            dw, *db = carry
+            dw = add_product(dw, ops.transpose(slope), x)
+            db = [each + ops.sum(slope, axis=0) for each in db]
+            return (dw, *db), ops.matmul(slope, w)
 
         given = (cut(x, chunk), cut(targets, chunk), *residuals, cut(g, chunk))
         sums, dx = scan(turn, tuple(ops.zeros_like(each) for each in (w, *bias)), given)
