@@ -10,6 +10,7 @@ import functools
 from keras import ops, tree
 
 from ember_keras import backend
+from ember_keras.ops.kernels.in_place import by_torch_func
 
 
 def scan(function, init, xs):
@@ -29,10 +30,24 @@ def scan(function, init, xs):
 
 def _torch(function, init, xs):
     # Keras's own holds a copy of the first carry until the end.
-    carry, steps = init, []
-    for leaves in zip(*tree.flatten(xs), strict=True):
+    import torch
+
+    carry, steps, stacked = init, [], None
+    together = not (torch.is_grad_enabled() or torch.compiler.is_compiling() or by_torch_func())
+    for at, leaves in enumerate(zip(*tree.flatten(xs), strict=True)):
         carry, y = function(carry, tree.pack_sequence_as(xs, list(leaves)))
-        steps.append(y)
+        if not together:
+            steps.append(y)
+            continue
+        # Small tensors that stay, each between large ones that go, would leave holes in the memory
+        # of a processor that no later large one fits in.
+        if stacked is None:
+            count = len(tree.flatten(xs)[0])
+            stacked = tree.map_structure(lambda leaf: leaf.new_empty((count, *leaf.shape)), y)
+        for whole, leaf in zip(tree.flatten(stacked), tree.flatten(y), strict=True):
+            whole[at] = leaf
+    if together:
+        return carry, stacked
     return carry, tree.map_structure(lambda *ys: ops.stack(ys), *steps)
 
 
