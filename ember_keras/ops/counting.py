@@ -57,6 +57,11 @@ _ACTIVE: list[Count] = []
 _LOCK = threading.Lock()
 
 
+def is_counting() -> bool:
+    """Whether this thread counts: a kernel would hide the products that it makes."""
+    return bool(_ACTIVE) and _ACTIVE[-1].counts_here
+
+
 @contextlib.contextmanager
 def counting(weights: list[Any]) -> Iterator[Count]:
     """Counts the products and engines that this thread calls meanwhile.
@@ -101,7 +106,7 @@ def counted(rule: Callable[..., tuple[int, Any]]) -> Callable[[Any], Any]:
 
         @functools.wraps(function)
         def run(*args: Any, **kwargs: Any) -> Any:
-            if not _ACTIVE or not _ACTIVE[-1].counts_here:
+            if not is_counting():
                 return function(*args, **kwargs)
             given = signature.bind(*args, **kwargs).arguments
             with _uncounted(_ACTIVE[-1]):

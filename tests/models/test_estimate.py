@@ -28,8 +28,8 @@ def test_a_dense_model_has_the_operations_of_its_matrices():
     assert _flops("dense", mlp) == 2 * WIDTH * WIDTH + 2 * 3 * WIDTH * 24
 
 
-def _mixture():
-    expert = {"type": "mlp", "hidden_dim": 5, "use_bias": False}
+def _mixture(kind):
+    expert = {"type": kind, "hidden_dim": 5, "use_bias": False}
     return {"type": "mixture_of_experts", "num_experts": 4, "expert": expert}
 
 
@@ -43,7 +43,9 @@ def test_operations_are_those_of_the_mathematics():
     lstm.build((None, None, WIDTH))
     assert _flops("lstm") == sum(2 * math.prod(w.shape) for w in lstm.weights if len(w.shape) == 2)
     # The router, and two of four experts of two maps.
-    assert _flops(_mixture()) == 2 * WIDTH * 4 + 2 * 2 * 2 * WIDTH * 5
+    assert _flops(_mixture("mlp")) == 2 * WIDTH * 4 + 2 * 2 * 2 * WIDTH * 5
+    # Three maps where they are gated, which a kernel may run as one call.
+    assert _flops(_mixture("gated_mlp")) == 2 * WIDTH * 4 + 2 * 2 * 3 * WIDTH * 5
 
 
 def test_a_long_convolution_costs_its_transforms():

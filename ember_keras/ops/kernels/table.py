@@ -12,6 +12,7 @@ import keras
 
 from ember_keras import backend
 from ember_keras.config import environment
+from ember_keras.ops.counting import is_counting
 
 PORTABLE = "portable"
 """The name of every engine's form in `keras.ops`, which never refuses."""
@@ -171,7 +172,7 @@ def choose(request):
         ValueError: a kernel of this engine was asked for by name and refuses.
     """
     name = setting()
-    if name == PORTABLE or request.device == SYMBOLIC:
+    if name == PORTABLE or request.device == SYMBOLIC or is_counting():
         return None
     if name != "auto" and _KERNELS[name].engine == request.engine:
         reason = refusal(_KERNELS[name], request)
