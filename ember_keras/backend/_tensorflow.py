@@ -121,27 +121,29 @@ def _checkpoint(pure, tensors, count, made):
         outputs = pure(*inputs)
 
         def gradient(*upstream):
-            full = list(inputs)
-            # It waits for the gradient from above, and is not merged with the first time.
-            with tf.control_dependencies([each for each in upstream if each is not None]):
-                leaves = [tf.identity(inputs[at]) for at in floats]
+            places = [
+                at
+                for at, output in enumerate(outputs)
+                if output.dtype.is_floating and upstream[at] is not None
+            ]
+
+            def again(inputs, given):
+                leaves = [inputs[at] for at in floats]
                 with tf.GradientTape() as tape:
                     tape.watch(leaves)
-                    for at, leaf in zip(floats, leaves, strict=True):
-                        full[at] = leaf
-                    again = pure(*full)
-                pairs = [
-                    pair
-                    for pair in zip(again, upstream, strict=True)
-                    if pair[1] is not None and pair[0].dtype.is_floating
-                ]
-                found = tape.gradient(
-                    [output for output, _ in pairs],
-                    leaves,
-                    [given for _, given in pairs],
-                    unconnected_gradients=tf.UnconnectedGradients.ZERO,
-                )
-            return _common.spread(map(tf.convert_to_tensor, found), floats, len(inputs))
+                    found = pure(*inputs)
+                none = tf.UnconnectedGradients.ZERO
+                found = [found[at] for at in places]
+                found = tape.gradient(found, leaves, given, unconnected_gradients=none)
+                return list(map(tf.convert_to_tensor, found))
+
+            if not tf.executing_eagerly():
+                # A function of its own begins when the gradient from above has come, and is not
+                # merged with the first time.
+                apart = {"_noinline": True}
+                again = tf.function(again, autograph=False, experimental_attributes=apart)
+            found = again(list(inputs), [tf.convert_to_tensor(upstream[at]) for at in places])
+            return _common.spread(found, floats, len(inputs))
 
         return outputs, gradient
 

@@ -42,13 +42,16 @@ def _torch(function, init, xs):
         # Small tensors that stay, each between large ones that go, would leave holes in the memory
         # of a processor that no later large one fits in.
         if stacked is None:
-            count = len(tree.flatten(xs)[0])
-            stacked = tree.map_structure(lambda leaf: leaf.new_empty((count, *leaf.shape)), y)
+            stacked = tree.map_structure(functools.partial(_room, len(tree.flatten(xs)[0])), y)
         for whole, leaf in zip(tree.flatten(stacked), tree.flatten(y), strict=True):
             whole[at] = leaf
     if together:
         return carry, stacked
     return carry, tree.map_structure(lambda *ys: ops.stack(ys), *steps)
+
+
+def _room(count, leaf):
+    return leaf.new_empty((count, *leaf.shape))
 
 
 def _mlx(function, init, xs):
