@@ -10,10 +10,10 @@ of transformers for Mixtral and Qwen3-MoE with our weights, as they come and wit
 products; and that of keras_hub, where it is installed, which runs every expert on every token: with
 256 experts that takes more memory than most machines have, and it is left out. numpy predicts, so
 its time is that of the output alone. Every number comes from a process of its own, with the same
-number of threads, and is the median of the repeats. Before it is timed, its output and gradients
-must be those that the first process gave, by their products with random directions. Memory is the
-most that the process has in a step, less what it had before the first one, for as many tokens and
-for twice as many; it is counted by Linux.
+number of threads, and is the median of the repeats, or of as many as fit 10 seconds. Before it is
+timed, its output and gradients must be those that the first process gave, by their products with
+random directions. Memory is the most that the process has in a step, less what it had before the
+first one, for as many tokens and for twice as many; it is counted by Linux.
 
 The exit status is 1 where a process fails, or finds other numbers than the first.
 """
