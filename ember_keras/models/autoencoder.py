@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from keras import ops
 
-from ember_keras import registry
+from ember_keras import backend, registry
 from ember_keras.config import Component
 from ember_keras.layers.base import wide
 from ember_keras.layers.channel_mixing import MLP
@@ -97,6 +97,7 @@ class Autoencoder(PositionModel):
         self.head.build(shape)
 
     def _answer(self, hidden: Any, mask: Any, segment_ids: Any) -> Any:
+        counts = mask
         if mask is None:
             mask = ops.ones(ops.shape(hidden)[:2], "bool")
         if segment_ids is None:
@@ -106,7 +107,8 @@ class Autoencoder(PositionModel):
         else:
             summary, place = _of_segments(wide(hidden), mask, segment_ids)
         given = summary + _waves(ops.cast(place, summary.dtype), self.width)
-        return self.head(self.decoder(ops.cast(given, hidden.dtype)))
+        answer = self.head(self.decoder(ops.cast(given, hidden.dtype)))
+        return backend.with_mask(answer, counts)  # The loss leaves padding out.
 
 
 def _of_segments(hidden: Any, mask: Any, segment_ids: Any) -> tuple[Any, Any]:

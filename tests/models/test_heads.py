@@ -41,6 +41,16 @@ def test_the_pinball_loss_is_saved_with_its_model(tmp_path, backend):
     assert again.loss.quantiles == [0.5, 0.8] and again.quantiles == [0.5, 0.8]
 
 
+def test_targets_at_padding_change_no_loss_of_an_autoencoder(rng, assert_close):
+    model = ek.models.Autoencoder(9, 8, blocks=["dense"], pad_token=0)
+    model.build((None, 6))
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    x = rng.integers(1, 9, size=(3, 6)).astype("int32")
+    x[0, 4:] = 0
+    other = np.where(x == 0, 5, x)
+    assert_close(model.evaluate(x, other, 3, 0), model.evaluate(x, x, 3, 0), 1e-6)
+
+
 def test_an_autoencoder_restores_from_the_last_vector_alone(rng, assert_close):
     model = ek.models.Autoencoder(9, 8, blocks=["dense"])  # Blocks that look at one position.
     x = rng.integers(0, 9, size=(2, 6))
