@@ -334,7 +334,7 @@ def held(time, width):
 for time in map(int, sys.argv[4:]):
     child = os.fork()  # A process of its own for each, that has freed nothing yet.
     if not child:
-        held(40, 4)  # Threads, and the pages of the code.
+        held(100, 4)  # Threads, and the pages of the code that transforms.
         print(held(time, 48), flush=True)
         os._exit(0)
     os.waitpid(child, 0)
