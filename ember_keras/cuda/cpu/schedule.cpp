@@ -9,7 +9,7 @@ namespace {
 constexpr int64_t kLineBytes = 64;     // of lanes, in real and in imaginary parts
 constexpr int64_t kMostPoints = int64_t(1) << 28;  // of a transform
 constexpr int64_t kDirectBlock = 128;  // positions
-constexpr int64_t kShared = 2 << 20;    // a larger transform is shared by all threads
+constexpr int64_t kShared = 3 << 20;    // a larger transform is shared by all threads
 constexpr int64_t kPrivate = 1 << 20;   // a core's own cache
 constexpr int64_t kMostParts = 5;       // more of them cost more than narrow tiles
 constexpr int64_t kFewColumns = 4;      // of a tile
