@@ -67,7 +67,8 @@ def test_a_state_keeps_its_dtypes_in_half_precision(case, policy, rng):
     layer = case.build(dtype=policy)
     x = case.inputs(rng, 1, 6)
     state = layer.initial_state(1, 8)
-    _, after = call(layer, x[:, :5], state=state, return_state=True)
+    packed = {} if case.summarizes else {"segment_ids": np.array([[4, 4, 5, 5, 5]], "int32")}
+    _, after = call(layer, x[:, :5], state=state, return_state=True, **packed)
     _, later = step(layer, x[:, 5], after)
     dtypes = [[leaf.dtype for leaf in tree.flatten(s)] for s in (state, after, later)]
     assert dtypes[0] == dtypes[1] == dtypes[2]

@@ -333,7 +333,7 @@ def _continued(past, x, k, d, run):
     if run is None:
         both = ops.concatenate([past, x], axis=1)
         return parallel.windowed(both, k, slots, time, d, slots)
-    early = parallel.windowed(past, k, slots, time)
+    early = parallel.windowed(checks.wide(past), checks.wide(k), slots, time)
     return _skip(cache.keep(early, run == 0) + parallel.segmented(x, k, run), x, d)
 
 
