@@ -11,6 +11,7 @@ from ember_keras import backend, registry
 from ember_keras.config import Component
 from ember_keras.layers.base import EmberLayer, State, require_rows, require_sequence
 from ember_keras.layers.common.projection import Projection
+from ember_keras.layers.sequence_mixing import Pooled
 from ember_keras.layers.sequence_mixing.base import Stateful
 
 _MIXERS = ("sequence_mixers", "channel_mixers")
@@ -41,6 +42,9 @@ class Block(Stateful, EmberLayer):
         dropout: float in [0, 1). The fraction of the mixer's outputs dropped in training.
         stochastic_depth: float in [0, 1). The fraction of rows whose f is dropped as a whole in
             training; that of the others is as much larger (Huang et al. 2016, arXiv 1603.09382).
+        pool_size: int >= 1. With P > 1 the mixer reads P positions pooled into one, and its output
+            stands until the next P are there: `Pooled` around a causal sequence mixer.
+        pooling: "mean", "max" or "last", how P positions become one.
         gradient_checkpointing: bool. Whether the block runs again in the backward pass of training,
             which then keeps its input alone: less memory, a third more time (Chen et al. 2016,
             arXiv 1604.06174).
@@ -70,6 +74,8 @@ class Block(Stateful, EmberLayer):
         residual_scale: float = 0.1,
         dropout: float = 0.0,
         stochastic_depth: float = 0.0,
+        pool_size: int = 1,
+        pooling: Literal["mean", "max", "last"] = "mean",
         gradient_checkpointing: bool = False,
         **kwargs: Any,
     ):
@@ -86,7 +92,13 @@ class Block(Stateful, EmberLayer):
                 "another residual, or stochastic_depth=0."
             )
         self.supports_masking = True
-        self.mixer = registry.build_part(mixer, _MIXERS, self.dtype_policy, "mixer")
+        self.pool_size = pool_size
+        self.pooling = pooling
+        if pool_size == 1:
+            self.mixer = registry.build_part(mixer, _MIXERS, self.dtype_policy, "mixer")
+        else:
+            options = {"dtype": self.dtype_policy, "name": "mixer"}
+            self.mixer = Pooled(mixer, pool_size, pooling, **options)
         self.norm = None
         if norm is not None:
             self.norm = registry.build_part(norm, ("norms",), self.dtype_policy, "norm")
@@ -201,14 +213,17 @@ class Block(Stateful, EmberLayer):
 
     def get_config(self) -> dict[str, Any]:
         norm = self.norm
+        mixer = self.mixer if self.pool_size == 1 else self.mixer.mixer
         return {
             **super().get_config(),
-            "mixer": registry.part_config(self.mixer, _MIXERS),
+            "mixer": registry.part_config(mixer, _MIXERS),
             "norm": None if norm is None else registry.part_config(norm, ("norms",)),
             "norm_position": self.norm_position,
             "residual": self.residual,
             "residual_scale": self.residual_scale,
             "dropout": self.dropout,
             "stochastic_depth": self.stochastic_depth,
+            "pool_size": self.pool_size,
+            "pooling": self.pooling,
             "gradient_checkpointing": self.gradient_checkpointing,
         }

@@ -62,6 +62,11 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "min_gru": [{"positive": False, "expansion": 2}],
     "rg_lru": [{"num_heads": 2, "inner_dim": 12, "scale_first": False}],
     "bidirectional": [{"mixer": {"type": "rwkv7_time_mixer", "head_dim": 4}, "merge": "concat"}],
+    "pooled": [
+        {"pool_size": 2},
+        {"mixer": {"type": "fft_conv"}, "pool_size": 3, "pooling": "max"},
+        {"mixer": "min_gru", "pool_size": 2, "pooling": "last"},
+    ],
     "hyena": [
         {"order": 3},
         {"filter": {"type": "explicit", "num_taps": 20}, "short_taps": 4},
@@ -76,6 +81,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"mixer": "rwkv5_channel_mixer", "residual": "gated"},
         {"mixer": "min_gru", "residual": "scaled", "norm_position": "post"},
         {"mixer": "lru", "residual": "none"},
+        {"mixer": "mamba2", "pool_size": 2, "pooling": "max"},
     ],
     "repeat": [
         {"times": 2, "blocks": ["min_gru", {"type": "repeat", "times": 2, "blocks": ["dense"]}]}

@@ -25,6 +25,7 @@ from ember_keras.layers.sequence_mixing.mamba2 import Mamba2
 from ember_keras.layers.sequence_mixing.min_recurrent import MinGRU, MinLSTM
 from ember_keras.layers.sequence_mixing.mlstm import MLSTM
 from ember_keras.layers.sequence_mixing.multihead_hyena import MultiheadHyena
+from ember_keras.layers.sequence_mixing.pooled import Pooled
 from ember_keras.layers.sequence_mixing.retention import Retention
 from ember_keras.layers.sequence_mixing.rg_lru import RGLRU
 from ember_keras.layers.sequence_mixing.rwkv4_time_mixer import RWKV4TimeMixer
@@ -71,4 +72,5 @@ __all__ = [
     "SLSTM",
     "SequenceMixer",
     "SlidingAttention",
+    "Pooled",
 ]
