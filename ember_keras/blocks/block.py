@@ -91,6 +91,11 @@ class Block(Stateful, EmberLayer):
                 "residual='none': a row whose mixer is dropped would have nothing left. Use "
                 "another residual, or stochastic_depth=0."
             )
+        if pool_size < 1:
+            raise ValueError(
+                f"`{type(self).__name__}` received pool_size={pool_size}, expected at least 1, "
+                "which has the mixer read every position."
+            )
         self.supports_masking = True
         self.pool_size = pool_size
         self.pooling = pooling

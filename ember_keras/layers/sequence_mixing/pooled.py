@@ -51,7 +51,7 @@ class Pooled(SequenceMixer):
     def __init__(
         self,
         mixer: Annotated[Any, Component("sequence_mixers")] = "attention",
-        pool_size: int = 4,
+        pool_size: int = 2,
         pooling: Literal["mean", "max", "last"] = "mean",
         **kwargs: Any,
     ):
