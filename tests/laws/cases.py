@@ -63,7 +63,6 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "rg_lru": [{"num_heads": 2, "inner_dim": 12, "scale_first": False}],
     "bidirectional": [{"mixer": {"type": "rwkv7_time_mixer", "head_dim": 4}, "merge": "concat"}],
     "pooled": [
-        {"pool_size": 4},
         {"mixer": {"type": "fft_conv"}, "pool_size": 3, "pooling": "max"},
         {"mixer": "min_gru", "pool_size": 2, "pooling": "last"},
     ],
