@@ -23,7 +23,7 @@ SURFACE = {
         FullWiring GRU GatedDeltaNet GatedLinearAttention GatedMLP GatedMLPExperts H3 HGRN HGRN2
         HashRouter HedgehogFeatures Hyena HyenaExpert HyenaExperts ImplicitFilter
         KimiDeltaAttention LRU LSTM LTC LinearAttention MLP MLPExperts MLSTM Mamba Mamba2 MinGRU
-        MinLSTM MixtureOfExperts MultiheadHyena NCPWiring NoisyTopKRouter RGLRU
+        MinLSTM MixtureOfExperts MultiheadHyena NCPWiring NoisyTopKRouter Pooled RGLRU
         RWKV4ChannelMixer RWKV4TimeMixer RWKV5ChannelMixer RWKV5TimeMixer RWKV6ChannelMixer
         RWKV6TimeMixer RWKV7ChannelMixer RWKV7TimeMixer RandomWiring RationalFilter ReluFeatures
         Retention Router S4D S4DFilter SLSTM SequenceMixer SigmoidRouter SinkhornRouter
