@@ -207,6 +207,17 @@ def _shape(place: Any) -> tuple[int, ...]:
     return tuple(shape) if known and shape is not None else ()
 
 
+def _expected(name: str, arrays: dict[str, np.ndarray], lengths: np.ndarray) -> np.ndarray:
+    """What a state counts after so many tokens: inside `Pooled` groups of P, and there the rest."""
+    words = name.split(".")
+    for i in range(1, len(words)):
+        waiting = arrays.get(".".join((*words[:i], "waiting")))
+        if waiting is not None:
+            size = waiting.shape[1] + 1
+            lengths = lengths % size if words[i:] == ["count"] else lengths // size
+    return lengths
+
+
 def token_rows(arrays: dict[str, np.ndarray], model: Any, path: object) -> list[np.ndarray]:
     """The tokens of each row, where they are the model's, and as many as each state says."""
     lengths, tokens = arrays["lengths"], arrays["tokens"]
@@ -215,6 +226,9 @@ def token_rows(arrays: dict[str, np.ndarray], model: Any, path: object) -> list[
     if tokens.min() < 0 or tokens.max() >= model.vocab_size:
         raise LoadError(path, f"its tokens are {tokens.min()} to {tokens.max()}.", _OTHERWISE)
     for name, array in arrays.items():
-        if name.endswith(".length") and not np.array_equal(array, lengths):
+        pooled = name.removesuffix(".count") + ".waiting" in arrays
+        if not (name.endswith(".length") or pooled and name.endswith(".count")):
+            continue
+        if not np.array_equal(array, _expected(name, arrays, lengths)):
             raise LoadError(path, f"{name!r} is not the number of its tokens.", _OTHERWISE)
     return [row[:length].copy() for row, length in zip(tokens, lengths, strict=True)]

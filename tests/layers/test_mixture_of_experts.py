@@ -113,6 +113,17 @@ def test_the_sigmoid_router_moves_its_bias_against_the_load(rng, assert_close):
     assert_close(ek.backend.to_numpy(router.balance), expected, 1e-6)
 
 
+@pytest.mark.trains
+@pytest.mark.parametrize("num_experts", [3, 5, 6])
+def test_an_even_load_leaves_the_bias_of_the_sigmoid_router(num_experts):
+    """A mean of whole numbers that is not rounded to them has a sign of its own."""
+    router = _built("sigmoid", num_experts=num_experts, top_k=1)
+    router.kernel.assign(4 * np.eye(WIDTH, num_experts))
+    for each in range(1, 14):
+        router(np.eye(num_experts, WIDTH, dtype="float32").repeat(each, 0)[None], training=True)
+        assert not ek.backend.to_numpy(router.balance).any(), f"{each} tokens an expert"
+
+
 @pytest.mark.parametrize("most", [None, 3])
 def test_dynamic_takes_the_fewest_that_reach_the_mass(most, rng, assert_close):
     router = _built("dynamic", num_experts=5, mass=0.7, max_experts=most, scale=2.0)
@@ -162,6 +173,20 @@ def test_sinkhorn_shares_tokens_out_in_training(rng):
     alone, shared = (_arrays(router(x, training=t))["experts"] for t in (False, True))
     counts = [np.bincount(e.ravel(), minlength=4) for e in (alone, shared)]
     assert counts[0].max() > 80 and counts[1].max() < 50
+
+
+@pytest.mark.parametrize("router", ek.registry.routers.names())
+def test_every_router_takes_float64_or_refuses_it(router, rng):
+    def routed():
+        layer = ek.layers.MixtureOfExperts(4, router=router, dtype="float64")
+        mask = np.array([[True, True, False, True]] * 2)
+        return layer(rng.normal(size=(2, 4, WIDTH)), mask=mask, training=True)
+
+    if ek.backend.capabilities().float64:
+        assert ek.backend.to_numpy(routed()).dtype == "float64"
+        return
+    with pytest.raises(ValueError, match="received dtype='float64'"):
+        routed()
 
 
 def test_soft_slots_are_mixtures_of_all_real_tokens(rng, assert_close):

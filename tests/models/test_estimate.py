@@ -122,6 +122,22 @@ def test_models_of_every_kind(name):
     assert found.inference_peak_bytes > found.parameter_bytes
 
 
+def test_pooled_attention_sees_fewer_positions():
+    whole, pooled = (
+        ek.models.estimate(
+            ek.models.CausalLM(
+                20, width=16, blocks=[{"type": "block", "mixer": "attention", "pool_size": size}]
+            ),
+            batch_size=1,
+            length=64,
+            training=ek.backend.capabilities().trains,
+        )
+        for size in (1, 4)
+    )
+    assert pooled.flops_per_token < whole.flops_per_token
+    assert pooled.state_bytes < whole.state_bytes / 3
+
+
 def test_what_cannot_be_estimated_says_why():
     model = ek.models.SequenceModel(["mlp"])
     with pytest.raises(ValueError, match="width=None.*Pass width"):

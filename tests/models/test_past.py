@@ -93,6 +93,18 @@ def test_saved_and_loaded(model, past, tmp_path):
     assert rows[1].tolist() == greedy(model, [7]).tolist()
 
 
+def test_a_past_of_pooled_positions(tmp_path):
+    """Its attention has seen a third of the tokens, and the rest of them waits."""
+    model = made([{"type": "block", "mixer": "attention", "pool_size": 3}])
+    past = model.read([PROMPT, [7]])
+    past.save(tmp_path / "past.safetensors")
+    again = ek.models.Past.load(tmp_path / "past.safetensors", model)
+    for row, prompt in zip(greedy(model, None, 80, past=again), (PROMPT, [7]), strict=True):
+        assert row.tolist() == greedy(model, prompt, 80).tolist()
+    waiting = again.state(2)[0]["mixer"]["count"]
+    assert ek.backend.to_numpy(waiting).tolist() == [2, 1]
+
+
 def test_another_model_is_refused(model, past, tmp_path):
     file = tmp_path / "past.safetensors"
     past.save(file)

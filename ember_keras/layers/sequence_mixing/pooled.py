@@ -133,7 +133,7 @@ class Pooled(SequenceMixer):
         time, size = int(x.shape[1]), self.pool_size
         count = time // size
         y = self.mixer(self._pool(x[:, : count * size], count), training=training)
-        y = ops.repeat(y, size, axis=1)
+        y = ops.reshape(ops.stack([y] * size, axis=2), (-1, count * size, self.width))
         return ops.concatenate([ops.zeros_like(x[:, : size - 1]), y], axis=1)[:, :time]
 
     def _pool(self, x: Any, count: int) -> Any:

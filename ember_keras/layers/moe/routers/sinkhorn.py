@@ -66,8 +66,10 @@ class SinkhornRouter(Router):
 
     def _shared_out(self, logits: Any, mask: Any) -> Any:
         """The logs of the scaled masses `(B, T, E)`; padding takes no part."""
-        real = 0.0 if mask is None else ops.where(mask, 0.0, -1e30)[..., None]
         scores = logits
+        real = 0.0
+        if mask is not None:
+            real = ops.cast(ops.where(mask, 0.0, -1e30), logits.dtype)[..., None]
         for _ in range(self.iterations):
             scores = scores - ops.logsumexp(scores + real, axis=(0, 1), keepdims=True)
             scores = scores - ops.logsumexp(scores, axis=-1, keepdims=True)
