@@ -106,15 +106,15 @@ def _compare(found, first, which):
 
 def _options():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backends", default=",".join(BACKENDS))
+    parser.add_argument("--backends", default=",".join(BACKENDS), help=f"of {', '.join(BACKENDS)}")
     parser.add_argument("--peers", default=",".join(PEERS), help=f"of {', '.join(PEERS)}")
     parser.add_argument("--experts", default="8,64,256", help="numbers of experts")
-    parser.add_argument("--tokens", type=int, default=8192)
-    parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--hidden", type=int, default=512)
-    parser.add_argument("--top-k", type=int, default=2)
+    parser.add_argument("--tokens", type=int, default=8192, help="in a batch")
+    parser.add_argument("--width", type=int, default=256, help="D, of a token")
+    parser.add_argument("--hidden", type=int, default=512, help="F, of an expert")
+    parser.add_argument("--top-k", type=int, default=2, help="experts of a token")
     parser.add_argument("--threads", type=int, default=common.cores())
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=7, help="of which the median is")
     parser.add_argument("--limit", type=float, default=300.0, help="seconds of one process")
     options = parser.parse_args()
     options.experts = [int(count) for count in common.names(options.experts)]

@@ -102,8 +102,16 @@ class Block(Stateful, EmberLayer):
         if pool_size == 1:
             self.mixer = registry.build_part(mixer, _MIXERS, self.dtype_policy, "mixer")
         else:
+            read = registry.build_part(mixer, _MIXERS, self.dtype_policy, "mixer")
+            if registry.sequence_mixers.name_of(read) is None:
+                raise ValueError(
+                    f"`{type(self).__name__}` received pool_size={pool_size} and a "
+                    f"`{type(read).__name__}` as mixer, expected one of "
+                    "`registry.sequence_mixers`: positions are pooled where time is mixed. Leave "
+                    "pool_size out."
+                )
             options = {"dtype": self.dtype_policy, "name": "mixer"}
-            self.mixer = Pooled(mixer, pool_size, pooling, **options)
+            self.mixer = Pooled(read, pool_size, pooling, **options)
         self.norm = None
         if norm is not None:
             self.norm = registry.build_part(norm, ("norms",), self.dtype_policy, "norm")

@@ -285,6 +285,11 @@ def _as_rows(model: Any, prompt: Any, at_least: int) -> tuple[list[np.ndarray], 
             f"Received a {type(prompt).__name__} as prompt, expected token ids. For a byte-level "
             "model, pass list(text.encode())."
         )
+    if prompt is None:
+        raise ValueError(
+            "Received no prompt, expected token ids, (T,) or (B, T). What is to go on from where a "
+            "`past` stands takes it by `past=...`."
+        )
     if hasattr(prompt, "__array__"):
         prompt = backend.to_numpy(prompt)
     single = len(prompt) > 0 and np.ndim(prompt[0]) == 0

@@ -345,6 +345,55 @@ def test_the_first_tokens_keep_their_expert_where_there_is_no_room(rng, assert_c
     assert sorted(use[:2]) == [0, 1]
 
 
+@pytest.mark.trains
+def test_padding_makes_no_room(rng):
+    """The same tokens lose the same experts, however much padding stands behind them."""
+    layer = ek.layers.MixtureOfExperts(2, 1, "dense", capacity_factor=1.0)
+    x = _input(rng, 1, 16)
+    x[..., :2] = np.where(np.arange(16) < 6, [[1], [0]], [[0], [1]]).T  # Six to the first expert.
+    layer(x)
+    layer.router.kernel.assign(np.eye(WIDTH, 2) * 9)
+    mask = np.arange(16)[None] < 8
+    alone = ek.backend.to_numpy(layer(x[:, :8], training=True))
+    dropped = ek.backend.to_numpy(layer.use)[-2]
+    padded = ek.backend.to_numpy(layer(x, mask=mask, training=True))[:, :8]
+    assert dropped == 0.25 and ek.backend.to_numpy(layer.use)[-2] == dropped
+    np.testing.assert_array_equal(padded.any(-1), alone.any(-1))
+
+
+@pytest.mark.parametrize("router", ek.registry.routers.names())
+def test_an_empty_batch_changes_nothing(router, rng):
+    layer = ek.layers.MixtureOfExperts(4, router=router)
+    x = _input(rng)
+    layer(x)
+    before = [ek.backend.to_numpy(w) for w in layer.weights if "int" not in w.dtype]
+    for training in (False, ek.backend.capabilities().trains):
+        assert tuple(layer(x[:0], training=training).shape) == (0, 5, WIDTH)
+    after = [ek.backend.to_numpy(w) for w in layer.weights if "int" not in w.dtype]
+    assert all((a == b).all() for a, b in zip(after, before, strict=True))
+
+
+@pytest.mark.parametrize("router", sorted({*ek.registry.routers.names()} - {"hash"}))
+def test_a_router_that_diverged_shows(router, rng):
+    layer = ek.layers.MixtureOfExperts(4, router=router)
+    x = _input(rng)
+    layer(x)
+    layer.router.kernel.assign(np.full(layer.router.kernel.shape, np.nan))
+    assert np.isnan(ek.backend.to_numpy(layer(x))).all()
+
+
+def test_an_expert_of_another_width_is_refused(rng):
+    layer = ek.layers.MixtureOfExperts(2, expert=keras.layers.Dense(2 * WIDTH))
+    with pytest.raises(ValueError, match="gives 12 channels for 6"):
+        layer(_input(rng, 1, 2))
+
+
+def test_one_layer_is_not_two_experts():
+    each = ek.layers.MLP()
+    with pytest.raises(ValueError, match="the same layer as two experts"):
+        ek.layers.MixtureOfExperts(experts=[each, each])
+
+
 def _model():
     return ek.models.SequenceRegressor(
         width=8, blocks=["mixture_of_experts", {"type": "moe", "router": "sigmoid"}]

@@ -104,7 +104,7 @@ def test_what_cannot_be_pooled_is_refused(options, sentence):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"mixer": "mlp", "pool_size": 2}, "a name out of sequence_mixers"),
+        ({"mixer": "mlp", "pool_size": 2}, "`Block` received pool_size=2 and a `MLP`"),
         ({"pool_size": 0}, "`Block` received pool_size=0"),
     ],
 )

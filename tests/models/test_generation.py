@@ -162,6 +162,7 @@ def test_callback_hears_every_token_as_it_comes(model):
 @pytest.mark.parametrize(
     ("prompt", "options", "words"),
     [
+        (None, {}, "no prompt, expected"),
         ([], {}, "no prompts"),
         ([[1], []], {}, "empty prompt"),
         ([VOCABULARY], {}, "expected 0 to 22"),

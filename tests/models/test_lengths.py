@@ -121,12 +121,17 @@ def test_the_callback_serves_keras_models(rng):
     assert model.predict_function is function
 
 
-def test_an_unknown_length_names_the_callback():
+_EXPERTS = {"type": "mixture_of_experts", "num_experts": 3}
+_LENGTHS = ["min_gru", "pooled", "fft_conv", "h3", {**_EXPERTS, "router": "soft"}]
+
+
+@pytest.mark.parametrize("mixer", _LENGTHS, ids=str)
+def test_an_unknown_length_names_the_callback(mixer):
     if ek.backend.name() != "tensorflow":
         pytest.skip("only tensorflow traces unknown lengths")
     import tensorflow as tf
 
-    layer = ek.layers.MinGRU()
+    layer = ek.blocks.Block(mixer)
     layer.build((None, None, 4))
     with pytest.raises(ValueError, match="CompileEachLength"):
         tf.function(layer).get_concrete_function(tf.TensorSpec((2, None, 4)))

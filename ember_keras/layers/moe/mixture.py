@@ -14,6 +14,11 @@ from ember_keras.layers.base import State, require_sequence
 from ember_keras.layers.common.heads import require_at_least, require_positive
 from ember_keras.layers.moe import dispatch, statistics
 from ember_keras.layers.moe.experts import Experts
+from ember_keras.layers.moe.refusals import (
+    require_experts,
+    require_parts_that_agree,
+    require_same_width,
+)
 from ember_keras.layers.moe.routers import Routing
 from ember_keras.layers.sequence_mixing.base import SequenceMixer, Stateful
 
@@ -86,11 +91,7 @@ class MixtureOfExperts(SequenceMixer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        if experts is not None and (not isinstance(experts, list | tuple) or not experts):
-            raise ValueError(
-                f"`MixtureOfExperts` received experts={experts!r}, expected a list of at least one "
-                "name or configuration, or None for `num_experts` of `expert`."
-            )
+        require_experts(experts)
         count = num_experts or (8 if experts is None else len(experts))
         require_at_least(self, 1, num_experts=num_experts, top_k=top_k)
         require_at_least(self, 0, load_balance=load_balance, z_loss=z_loss)
@@ -119,7 +120,7 @@ class MixtureOfExperts(SequenceMixer):
             self.shared_expert = registry.build_part(
                 shared_expert, SHARED, self.dtype_policy, "shared_expert"
             )
-        self._require_parts_that_agree()
+        require_parts_that_agree(self.router, self.combiner, self.whole, capacity_factor)
 
     def _make_experts(self, expert: Any, experts: Any) -> None:
         """Stacks of equal experts, by the number of their first one, and the others by theirs."""
@@ -151,31 +152,14 @@ class MixtureOfExperts(SequenceMixer):
                 self._numbers.append(start)
             start = end
 
-    def _require_parts_that_agree(self) -> None:
-        by_token = self.router.slots is not None
-        if not by_token and not self._sums:
-            raise ValueError(
-                f"`MixtureOfExperts` received a `{type(self.combiner).__name__}` and a "
-                f"`{type(self.router).__name__}`, expected the combiner 'weighted_sum': tokens "
-                "have no list of experts there. Choose another router, or leave `combiner` out."
-            )
-        if not by_token and self.capacity_factor is not None:
-            raise ValueError(
-                f"`MixtureOfExperts` received capacity_factor={self.capacity_factor} and a "
-                f"`{type(self.router).__name__}`, expected None: each expert's work is fixed "
-                "there. Leave it out."
-            )
-        if self.whole and registry.routers.name_of(self.router) == "soft":
-            raise ValueError(
-                f"`MixtureOfExperts` received the router 'soft' and a "
-                f"`{type(self.whole[0]).__name__}`, expected experts of "
-                "'mlp', 'gated_mlp' or 'dense': slots have no order in time."
-            )
-
     @property
     def is_causal(self) -> bool:
         parts = [self.router, *self._moving()]
         return all(getattr(part, "is_causal", True) for part in parts)
+
+    def _require_length(self, x: Any) -> None:
+        if self.router.slots is None:  # It compares the positions of a sequence.
+            super()._require_length(x)
 
     def _moving(self) -> list[Any]:
         """The experts that carry a state, the shared one last."""
@@ -214,6 +198,8 @@ class MixtureOfExperts(SequenceMixer):
         training: bool | None,
         return_state: bool,
     ) -> tuple[Any, State | None]:
+        if x.shape[0] == 0 and not self._moving():
+            return x, [] if return_state else None
         routing = self.router(x, mask=mask, segment_ids=segment_ids, training=training)
         options = {"mask": mask, "segment_ids": segment_ids, "training": training}
         before = [None] * len(self._moving()) if state is None else list(state)
@@ -228,6 +214,7 @@ class MixtureOfExperts(SequenceMixer):
                 after.append(past)
             else:
                 y = each(x, training=training)
+            require_same_width(each, x, y)
             outputs.append(y)
         shared = None if self.shared_expert is None else outputs.pop()
         if routing.mixing is not None:
@@ -258,7 +245,8 @@ class MixtureOfExperts(SequenceMixer):
         dropped = None
         if training and self.capacity_factor is not None:
             places = dispatch.sort_places(experts, chosen, self._count)
-            room = self._capacity(self.capacity_factor, ops.shape(tokens)[0])
+            count = ops.shape(tokens)[0] if mask is None else ops.sum(ops.cast(mask, "int32"))
+            room = self._capacity(self.capacity_factor, count)
             kept = ops.logical_and(chosen, dispatch.rank_of(places, experts) < room)
             lost = ops.sum(ops.cast(chosen, "float32")) - ops.sum(ops.cast(kept, "float32"))
             dropped = lost / ops.maximum(ops.sum(ops.cast(chosen, "float32")), 1.0)
@@ -292,10 +280,12 @@ class MixtureOfExperts(SequenceMixer):
         return self.stacks[0].weighted_sum(tokens, experts, weights, training)
 
     def _capacity(self, factor: float, tokens: Any) -> Any:
-        share = factor * self.top_k / self._count
+        # A little less, so that a product that float32 rounds up makes no place more.
+        share, less = factor * self.top_k / self._count, 1e-3
         if isinstance(tokens, int):
-            return max(1, math.ceil(share * tokens))
-        return ops.maximum(ops.cast(ops.ceil(share * ops.cast(tokens, "float32")), "int32"), 1)
+            return max(1, math.ceil(share * tokens - less))
+        room = ops.ceil(share * ops.cast(tokens, "float32") - less)
+        return ops.maximum(ops.cast(room, "int32"), 1)
 
     def _run_stacks(self, rows: Any, offsets: Any, training: bool | None) -> Any:
         y = None
@@ -322,6 +312,9 @@ class MixtureOfExperts(SequenceMixer):
             )
             rows = rows * ops.cast(weights, rows.dtype)[:, None]
             y = ops.segment_sum(rows, pairs.token, num_segments=count)
+            # No expert takes a token whose gates are no numbers: its output is none either.
+            lost = ops.any(ops.isnan(gates), axis=-1, keepdims=True)
+            y = ops.where(lost, ops.full_like(y, float("nan")), y)
         for number, output in zip(self._numbers, whole, strict=True):
             gate = ops.cast(gates[:, number], x.dtype)[:, None]
             y = y + gate * ops.reshape(output, (-1, width))

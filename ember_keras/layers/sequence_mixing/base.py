@@ -19,6 +19,7 @@ from ember_keras.layers.base import (
     require_state,
     require_width,
 )
+from ember_keras.ops.engines import checks
 from ember_keras.ops.kernels.row_groups import by_rows
 from ember_keras.ops.tensor import call_unwrapped
 
@@ -181,6 +182,7 @@ class SequenceMixer(Stateful, EmberLayer):
         """What `call` does; a subclass whose `call` takes more passes `others` on to its `mix`."""
         require_sequence(self, tuple(x.shape))
         require_width(self, x.shape, self._built_width)
+        self._require_length(x)
         if state is not None or return_state:
             self._require_causal("state")
         require_rows(self, x, mask=mask, segment_ids=segment_ids)
@@ -208,6 +210,10 @@ class SequenceMixer(Stateful, EmberLayer):
         if segment_ids is not None:
             last_segment = _last_segment(last_segment, mask, segment_ids)
         return y, {"mixer": inner, "segment": last_segment}
+
+    def _require_length(self, x: Any) -> None:
+        """Refuses an input whose length is unknown, as in a graph of tensorflow for any length."""
+        checks.static(f"an input of `{type(self).__name__}`", x, 1)
 
     def initial_state(self, batch_size: int, max_length: int | None = None) -> State:
         self._require_causal("state")

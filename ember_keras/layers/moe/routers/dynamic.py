@@ -67,7 +67,8 @@ class DynamicRouter(Router):
         experts = top_k(logits, self.slots or 1)
         weights = at(probabilities, experts)
         known = ops.stop_gradient(weights)
-        chosen = ops.cumsum(known, axis=-1) - known < self.mass
+        # Not "below the mass": a number that is none reaches nothing, and is not hidden by zeros.
+        chosen = ops.logical_not(ops.cumsum(known, axis=-1) - known >= self.mass)
         return Routing(experts, weights, chosen, probabilities=probabilities, logits=logits)
 
     def get_config(self) -> dict[str, Any]:

@@ -68,7 +68,9 @@ class ExpertChoiceRouter(Router):
         else:
             taken = self._largest_of_runs(known, mask, run)
         taken = ops.swapaxes(taken, 1, 2)
-        gates = ops.where(taken, probabilities, ops.zeros_like(probabilities))
+        # What is no number stays one: zeros would hide it.
+        shown = ops.logical_or(taken, ops.isnan(probabilities))
+        gates = ops.where(shown, probabilities, ops.zeros_like(probabilities))
         return Routing(gates=gates, taken=taken, probabilities=probabilities, logits=logits)
 
     def _places(self, size: Any) -> Any:

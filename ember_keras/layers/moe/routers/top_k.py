@@ -15,6 +15,8 @@ from ember_keras.layers.moe.routers.base import Router, Routing, all_chosen, at,
 
 def real_mean(values: Any, mask: Any) -> Any:
     """The mean over the real tokens of `(B, T, ...)`; 0 where there is none."""
+    if 0 in values.shape[:2]:
+        return ops.zeros(values.shape[2:], values.dtype)
     if mask is None:
         return ops.mean(values, axis=(0, 1))
     real = ops.cast(mask, values.dtype)
