@@ -210,9 +210,8 @@ class SigmoidRouter(Router):
             weights = weights / ops.maximum(ops.sum(weights, axis=-1, keepdims=True), 1e-20)
         if training and self.bias_step:
             load = ops.cast(loads(experts, None, self.num_experts, mask), balance.dtype)
-            missing = (
-                ops.sum(load) - self.num_experts * load
-            )  # Whole numbers: an even load gives 0.
+            # Not a mean, which is rounded: an even load gives 0.
+            missing = ops.sum(load) - self.num_experts * load
             self.balance.assign(balance + self.bias_step * ops.sign(missing))
         total = ops.maximum(ops.sum(scores, axis=-1, keepdims=True), 1e-20)
         return Routing(
