@@ -2,9 +2,8 @@
 
 import ctypes
 import functools
-import pathlib
 
-from ember_keras.cuda import build, library
+from ember_keras.cuda import library
 from ember_keras.cuda.grouped import address
 
 VERSION = 1
@@ -15,16 +14,7 @@ BLOCK = 16
 @functools.cache
 def load():
     """Return ``(kernel, None)``, or None and the reason in a sentence where there is none."""
-    convolution, reason = library.load()
-    if convolution is None:
-        return None, reason
-    try:
-        kernel = Kernel(pathlib.Path(build.__file__).resolve().parent / build.NAME)
-    except (OSError, AttributeError) as error:
-        return None, f"{build.NAME} can't be loaded: {error}."
-    if kernel.version() != VERSION:
-        return None, f"{build.NAME} is of another version. Install the package again."
-    return kernel, None
+    return library.load_part(Kernel, VERSION)
 
 
 class Sizes(ctypes.Structure):

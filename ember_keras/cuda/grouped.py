@@ -2,11 +2,10 @@
 
 import ctypes
 import functools
-import pathlib
 
 import numpy as np
 
-from ember_keras.cuda import build, library
+from ember_keras.cuda import library
 
 VERSION = 1
 
@@ -14,16 +13,7 @@ VERSION = 1
 @functools.cache
 def load():
     """Return ``(kernel, None)``, or None and the reason in a sentence where there is none."""
-    convolution, reason = library.load()
-    if convolution is None:
-        return None, reason
-    try:
-        kernel = Kernel(pathlib.Path(build.__file__).resolve().parent / build.NAME)
-    except (OSError, AttributeError) as error:
-        return None, f"{build.NAME} can't be loaded: {error}."
-    if kernel.version() != VERSION:
-        return None, f"{build.NAME} is of another version. Install the package again."
-    return kernel, None
+    return library.load_part(Kernel, VERSION)
 
 
 class Sizes(ctypes.Structure):

@@ -41,19 +41,39 @@ def load_gpu():
     )
 
 
+def load_part(kind, version):
+    """Return ``(kind(path), None)`` of the library that holds the kernel, or None and the reason.
+
+    Args:
+        kind: class of another interface of the same file, made of its path, with `version()`.
+        version: int, which its `version()` must be.
+    """
+    reason = load()[1]
+    return (None, reason) if reason else _opened(kind, build.NAME, version)
+
+
 def _loaded(kind, name, absent):
-    path = pathlib.Path(build.__file__).resolve().parent / name
+    path = _path(name)
     if not path.exists():
         return None, absent
     if is_cut_short(path):
         return None, f"{name} is cut short. Install the package again."
+    return _opened(kind, name, VERSION)
+
+
+def _opened(kind, name, version):
+    path = _path(name)
     try:
         library = kind(path)
     except (OSError, AttributeError) as error:
         return None, f"{name} can't be loaded: {error}."
-    if library.version() != VERSION:
+    if library.version() != version:
         return None, f"{name} is of another version. Install the package again."
     return library, None
+
+
+def _path(name):
+    return pathlib.Path(build.__file__).resolve().parent / name
 
 
 def is_cut_short(path):

@@ -19,21 +19,7 @@ namespace {
 constexpr int kMostThreads = 1024;
 constexpr int kNoSize = 100;  // Behind the codes of ember_status.
 
-using Work = void (*)(void*, const Team&);
-
-Work find_work(int isa) {
-#ifdef EMBER_HAS_AVX512
-  if ((isa == EMBER_ISA_BEST || isa == EMBER_ISA_AVX512) && runs_here(EMBER_ISA_AVX512)) {
-    return avx512::experts_work;
-  }
-#endif
-#ifdef EMBER_HAS_AVX2
-  if ((isa == EMBER_ISA_BEST || isa == EMBER_ISA_AVX2) && runs_here(EMBER_ISA_AVX2)) {
-    return avx2::experts_work;
-  }
-#endif
-  return isa == EMBER_ISA_BEST || isa == EMBER_ISA_PORTABLE ? portable::experts_work : nullptr;
-}
+Work find_work(int isa) { return choose(isa, EMBER_FORMS(experts_work)); }
 
 // Whether the product of some sizes, none of them negative, is at most `most`.
 bool fits(std::initializer_list<int64_t> sizes, int64_t most) {
@@ -197,9 +183,11 @@ int start(ExpertsCall* call, const ember_experts* sizes) {
     const int64_t numbers = s.experts * s.width * s.hidden;
     large_pages(call->dgate_up, 8 * numbers);
     large_pages(call->ddown, 4 * numbers);
+    large_pages(call->dx, 4 * s.tokens * s.width);
   } else if (call->kept) {
     large_pages(call->kept, 8 * s.tokens * s.slots * blocks_of(s.hidden) * kBlock);
   }
+  if (!call->backward) large_pages(call->y, 4 * s.tokens * s.width);
   return run(call);
 }
 

@@ -17,21 +17,7 @@ namespace {
 constexpr int kMostThreads = 1024;
 constexpr int kOffsets = 100;  // Behind the codes of ember_status.
 
-using Work = void (*)(void*, const Team&);
-
-Work find_work(int isa) {
-#ifdef EMBER_HAS_AVX512
-  if ((isa == EMBER_ISA_BEST || isa == EMBER_ISA_AVX512) && runs_here(EMBER_ISA_AVX512)) {
-    return avx512::grouped_work;
-  }
-#endif
-#ifdef EMBER_HAS_AVX2
-  if ((isa == EMBER_ISA_BEST || isa == EMBER_ISA_AVX2) && runs_here(EMBER_ISA_AVX2)) {
-    return avx2::grouped_work;
-  }
-#endif
-  return isa == EMBER_ISA_BEST || isa == EMBER_ISA_PORTABLE ? portable::grouped_work : nullptr;
-}
+Work find_work(int isa) { return choose(isa, EMBER_FORMS(grouped_work)); }
 
 int check_sizes(const ember_grouped* s) {
   if (!s) return EMBER_NULL_POINTER;
