@@ -66,9 +66,11 @@ void forward_rows(const ExpertsCall& call, int64_t e, int64_t first, int64_t cou
   };
   const Matrix x = {call.x, width, false, call.token + first};
   const Matrix gate_up = {call.gate_up + e * width * 2 * hidden, 2 * hidden, false, nullptr};
-  const auto prepare = [&](const Place& at) {
-    const int64_t vectors = 2 * kParts;
-    prefetch_rows<true>(line_of(at.row, at.panel * kFloats), 2 * kBlock, at.rows, vectors);
+  const bool past = call.kept && kBytes == kLine && width <= kInnerBlock && streams(both, 2 * kBlock);
+  const auto prepare = [&](const Place& at) -> Ahead {
+    if (past) return {};
+    const float* line = line_of(at.row, at.panel * kFloats);
+    return {line, line + kBlock, 2 * kBlock, at.rows};
   };
   const auto finish = [&](const Floats* sums, const Place& at) {
     const int64_t column = at.panel * kFloats;
@@ -77,7 +79,11 @@ void forward_rows(const ExpertsCall& call, int64_t e, int64_t first, int64_t cou
     for (int64_t i = 0; i < at.rows; ++i, line += 2 * kBlock, to += stride) {
       Floats gate = sums[2 * i], up = sums[2 * i + 1];
       if (!at.first) gate += load(line, kFloats), up += load(line + kBlock, kFloats);
-      if (call.kept || !at.last) store(line, gate, kFloats), store(line + kBlock, up, kFloats);
+      if (past) {
+        stream(line, gate), stream(line + kBlock, up);
+      } else if (call.kept || !at.last) {
+        store(line, gate, kFloats), store(line + kBlock, up, kFloats);
+      }
       if (at.last) store(to, gate * sigmoid(gate) * up, kFloats);
     }
   };
@@ -110,13 +116,10 @@ void backward_rows(const ExpertsCall& call, int64_t e, int64_t first, int64_t co
   const Matrix g = {call.g, width, false, call.token + first};
   const Matrix down = {call.down + e * hidden * width, width, true, nullptr};
   for (int64_t i = 0; i < count; ++i) own.dots[i] = Floats{};
-  const auto prepare = [&](const Place& at) {
-    for (int v = 0; at.last && v < kVectors; v += kParts) {
-      const int64_t column = at.panel * kColumns + v * kFloats;
-      if (column < hidden) {
-        prefetch_rows<false>(kept(at.row, column), 2 * kBlock, at.rows, 2 * kParts);
-      }
-    }
+  const auto prepare = [&](const Place& at) -> Ahead {
+    if (!at.last) return {};
+    const int64_t first = at.panel * kColumns, second = least(first + kColumns, hidden) - 1;
+    return {kept(at.row, first), kept(at.row, second / kBlock * kBlock), kBlock, 2 * at.rows};
   };
   const auto finish = [&](const Floats* sums, const Place& at) {
     for (int64_t i = 0; i < at.rows; ++i) {
@@ -171,9 +174,9 @@ void backward_weights(const ExpertsCall& call, int64_t e, int64_t part, int64_t 
     clear(down, (d - c) * width);
     return;
   }
-  multiply({call.x + a, width, true, call.token + start}, {slopes.both, both_stride(hidden), false, nullptr},
+  multiply<true>({call.x + a, width, true, call.token + start}, {slopes.both, both_stride(hidden), false, nullptr},
            gate_up, 2 * hidden, b - a, count, 2 * hidden, own.packed);
-  multiply({slopes.hidden + c, hidden_stride(hidden), true, nullptr}, {call.g, width, false, call.token + start},
+  multiply<true>({slopes.hidden + c, hidden_stride(hidden), true, nullptr}, {call.g, width, false, call.token + start},
            down, width, d - c, count, width, own.packed);
 }
 
@@ -267,6 +270,7 @@ void experts_work(void* argument, const Team& team) {
       });
     });
   }
+  end_streams();
   team.wait();
   sum_rows(call, s.tokens * team.rank / team.size, s.tokens * (team.rank + 1) / team.size);
 }

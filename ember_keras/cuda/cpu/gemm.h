@@ -8,6 +8,9 @@
 
 #include "grouped_call.h"
 #include "vector.h"
+#if EMBER_VECTOR_BYTES >= 32
+#include <immintrin.h>
+#endif
 
 namespace ember {
 namespace EMBER_ISA {
@@ -20,6 +23,7 @@ typedef float LooseFour __attribute__((vector_size(16), aligned(4), may_alias));
 constexpr int kFloats = kBytes / 4;
 constexpr int kVectors = 2;
 constexpr int kColumns = kFloats * kVectors;
+constexpr int64_t kPiece = kLine / 4;  // inner positions of B that are packed at once
 constexpr int kRows = kBytes == 64 ? 12 : kBytes == 32 ? 6 : 4;
 
 // A matrix of lines, each of which lies dense: they are its rows, or its columns. Line i is that of
@@ -40,12 +44,13 @@ struct Matrix {
 };
 
 EMBER_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+EMBER_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // Asks for a line of memory, for the first cache or the second. The empty assembly keeps compilers
 // from taking functions that do nothing else for ones that do nothing.
-template <bool writes = false, bool far = false>
+template <bool far>
 EMBER_INLINE void ask(const float* at) {
-  __builtin_prefetch(at, writes, far ? 2 : 3);
+  __builtin_prefetch(at, 0, far ? 2 : 3);
   asm volatile("");
 }
 
@@ -62,6 +67,26 @@ EMBER_INLINE void store(float* to, Floats x, int64_t count) {
     return;
   }
   for (int64_t j = 0; j < count; ++j) to[j] = x[j];
+}
+
+// Stores whole vectors past the caches, to memory that is not read again soon: it need not be read
+// before. Aligned to a vector. `end_streams` must follow before another thread reads them.
+EMBER_INLINE void stream(float* to, Floats x) {
+#if EMBER_VECTOR_BYTES >= 64
+  _mm512_stream_ps(to, __m512(x));
+#elif EMBER_VECTOR_BYTES >= 32
+  _mm256_stream_ps(to, __m256(x));
+#else
+  *reinterpret_cast<Floats*>(to) = x;
+#endif
+}
+EMBER_INLINE void end_streams() {
+#if EMBER_VECTOR_BYTES >= 32
+  _mm_sfence();
+#endif
+}
+EMBER_INLINE bool streams(const float* to, int64_t stride) {
+  return kBytes >= 32 && (uintptr_t(to) | uintptr_t(stride * 4)) % kLine == 0;
 }
 
 template <int A, int B, int C, int D>
@@ -121,12 +146,26 @@ inline void pack_below(const Matrix& m, int64_t first, int64_t deep, int64_t fro
   }
 }
 
+// The same of pieces of N numbers each, N known. Where they are `paired`, the second half of a line
+// of `to` is of what lies `second` behind.
+template <int N, bool paired>
+inline void pack_pieces(const Matrix& m, int64_t first, int64_t deep, int64_t from, float* to,
+                        int64_t second) {
+  for (int64_t k = 0; k < deep; ++k, to += paired ? 2 * N : N) {
+    const float* const line = m.line(first + k) + from;
+    memcpy(to, line, N * 4);
+    if (paired) memcpy(to + N, line + second, N * 4);
+  }
+}
+
 // Packs `rows` x `deep` of A from an inner position on: panels of kRows rows, in each the rows of an
 // inner position together.
 inline void pack_rows(const Matrix& a, int64_t rows, int64_t inner, int64_t deep, float* to) {
   for (int64_t first = 0; first < rows; first += kRows) {
     const int64_t count = least(kRows, rows - first);
-    if (a.columns) {
+    if (a.columns && count == kRows) {
+      pack_pieces<kRows, false>(a, inner, deep, first, to, 0);
+    } else if (a.columns) {
       pack_below(a, inner, deep, first, count, to, count, count);
     } else {
       pack_side_by_side(a, first, count, inner, deep, to, count);
@@ -134,6 +173,19 @@ inline void pack_rows(const Matrix& a, int64_t rows, int64_t inner, int64_t deep
     to += count * deep;
   }
 }
+
+// Lines of memory that a tile asks for while it computes: so many pairs, each `stride` numbers behind
+// the one before. All at once they would keep others from the cache.
+struct Ahead {
+  const float *one, *other;
+  int64_t stride, pairs;
+
+  template <bool far>
+  EMBER_INLINE void ask_next() {
+    ask<far>(one), ask<far>(other);
+    one += stride, other += stride;
+  }
+};
 
 // B: a matrix of `width` columns, in panels of kColumns. Where it is `paired`, it has twice as many,
 // and a panel has kFloats of the first half and the same of the second.
@@ -150,6 +202,7 @@ struct Panels {
   void pack(int64_t panel, int64_t inner, int64_t deep, float* to) const {
     if (paired) {
       const int64_t from = panel * kFloats, wide = least(kFloats, width - from);
+      if (wide == kFloats) return pack_pieces<kFloats, true>(matrix, inner, deep, from, to, width);
       pack_below(matrix, inner, deep, from, wide, to, kColumns, kFloats);
       pack_below(matrix, inner, deep, width + from, wide, to + kFloats, kColumns, kFloats);
       return;
@@ -168,39 +221,57 @@ struct Panels {
 
   // Asks for the memory of a panel from one inner position to another. Its lines may be so far apart
   // that few of them fit the first cache.
-  EMBER_INLINE void prefetch(int64_t panel, int64_t from, int64_t to) const {
+  void prefetch(int64_t panel, int64_t from, int64_t to) const {
+    Ahead lines = ahead(panel, from, to);
+    for (; lines.pairs > 0; --lines.pairs) lines.ask_next<true>();
+  }
+
+  // The same, left to a tile as far as it has a stride.
+  EMBER_INLINE Ahead ahead(int64_t panel, int64_t from, int64_t to) const {
+    if (from >= to) return {};
     const int64_t first = panel * (paired ? kFloats : kColumns);
     if (matrix.columns) {
-      const int64_t wide = least(kColumns, width - first);
-      for (int64_t j = 0; j < wide; ++j) {
-        for (int64_t k = from; k < to; k += kLine / 4) {
-          ask<false, true>(matrix.line(first + j) + k);
-        }
+      const int64_t half = kColumns / 2 * matrix.stride;
+      for (int64_t k = from + kPiece; k < to; k += kPiece) {
+        Ahead more = {matrix.line(first) + k, matrix.line(first) + k + half, matrix.stride, 0};
+        for (int j = 0; j < kColumns / 2; ++j) more.ask_next<true>();
       }
-      return;
+      const float* line = matrix.line(first) + from;
+      return {line, line + half, matrix.stride, kColumns / 2};
     }
-    for (int64_t k = from; k < to; ++k) {
-      const float* line = matrix.line(k) + first;
-      ask<false, true>(line);
-      ask<false, true>(line + (paired ? width : kColumns - 1));
+    if (matrix.index) {
+      for (; from < to; ++from) {
+        const float* line = matrix.line(from) + first;
+        ask<true>(line), ask<true>(line + kColumns - 1);
+      }
+      return {};
     }
+    const float* line = matrix.line(from) + first;
+    return {line, line + (paired ? width : kColumns - 1), matrix.stride, to - from};
   }
 };
 
 // R rows and kColumns columns of the product of two panels.
 template <int R>
-__attribute__((noinline)) void tile(int64_t deep, const float* a, const float* b, Floats* out) {
+__attribute__((noinline)) void tile(int64_t deep, const float* a, const float* b, Floats* out,
+                                    Ahead next, Ahead own) {
   Floats sums[R][kVectors];
   for (int i = 0; i < R; ++i) {
     for (int v = 0; v < kVectors; ++v) sums[i][v] = Floats{};
   }
-  for (int64_t k = 0; k < deep; ++k, a += R, b += kColumns) {
-    Floats right[kVectors];
-    for (int v = 0; v < kVectors; ++v) {
-      right[v] = *reinterpret_cast<const LooseFloats*>(b + v * kFloats);
-    }
-    for (int i = 0; i < R; ++i) {
-      for (int v = 0; v < kVectors; ++v) sums[i][v] += a[i] * right[v];
+  const int64_t pairs = most(next.pairs, own.pairs);
+  const int64_t step = pairs > 0 ? (deep + pairs - 1) / pairs : deep;
+  for (int64_t k = 0; k < deep;) {
+    if (next.pairs-- > 0) next.ask_next<true>();
+    if (own.pairs-- > 0) own.ask_next<false>();
+    for (const int64_t end = least(deep, k + step); k < end; ++k, a += R, b += kColumns) {
+      Floats right[kVectors];
+      for (int v = 0; v < kVectors; ++v) {
+        right[v] = *reinterpret_cast<const LooseFloats*>(b + v * kFloats);
+      }
+      for (int i = 0; i < R; ++i) {
+        for (int v = 0; v < kVectors; ++v) sums[i][v] += a[i] * right[v];
+      }
     }
   }
   for (int i = 0; i < R; ++i) {
@@ -208,7 +279,7 @@ __attribute__((noinline)) void tile(int64_t deep, const float* a, const float* b
   }
 }
 
-using Tile = void (*)(int64_t, const float*, const float*, Floats*);
+using Tile = void (*)(int64_t, const float*, const float*, Floats*, Ahead, Ahead);
 
 EMBER_INLINE Tile tile_of(int64_t rows) {
   switch (rows) {
@@ -238,22 +309,13 @@ struct Place {
   bool first, last;
 };
 
-// Asks for the lines of a tile's rows, `vectors` vectors each, to be read, or written where `writes`.
-template <bool writes>
-EMBER_INLINE void prefetch_rows(const float* from, int64_t stride, int64_t rows, int vectors) {
-  for (int64_t i = 0; i < rows; ++i, from += stride) {
-    for (int v = 0; v < vectors; v += kParts) ask<writes>(from + v * kFloats);
-  }
-}
-
 // Computes A B for so many rows of A that they fit the scratch, and calls finish(sums, place) with
 // each tile of it, kVectors vectors a row, once for each block of the inner sum. Before it computes a
-// tile, it calls prepare(place), to ask for the memory that `finish` will need. While one panel of B
+// tile, it calls prepare(place), which says what memory `finish` will need. While one panel of B
 // is used, the next is packed, piece by piece. In the scratch of one thread.
 template <class Prepare, class Finish>
 inline void product(const Matrix& a, int64_t rows, int64_t inner, const Panels& b, float* scratch,
                     const Prepare& prepare, const Finish& finish) {
-  constexpr int64_t kPiece = kLine / 4;
   float* const packed_a = scratch;
   float* packed_b = scratch + kMostRows * kInnerBlock;
   float* next_b = packed_b + kInnerBlock * kColumns;
@@ -273,13 +335,14 @@ inline void product(const Matrix& a, int64_t rows, int64_t inner, const Panels& 
       for (int64_t t = 0; t < tiles; ++t) {
         const int64_t row = t * kRows, count = least(kRows, rows - row);
         const Place at = {row, count, panel, k == 0, k + deep == inner};
-        prepare(at);
+        const Ahead own = prepare(at);
+        Ahead next = {};
         if (more) {
-          b.prefetch(panel + 1, k + piece(t + 2), k + piece(t + 3));
+          next = b.ahead(panel + 1, k + piece(t + 2), k + piece(t + 3));
           const int64_t from = piece(t), to = piece(t + 1);
           if (to > from) b.pack(panel + 1, k + from, to - from, next_b + from * kColumns);
         }
-        tile_of(count)(deep, packed_a + row * deep, packed_b, sums);
+        tile_of(count)(deep, packed_a + row * deep, packed_b, sums, next, own);
         finish(sums, at);
       }
       float* const used = packed_b;
@@ -288,18 +351,30 @@ inline void product(const Matrix& a, int64_t rows, int64_t inner, const Panels& 
   }
 }
 
-// C (rows, width) = A (rows, inner) B (inner, width), in the scratch of one thread.
+// C (rows, width) = A (rows, inner) B (inner, width), in the scratch of one thread. Where C is `far`,
+// it is not read again soon.
+template <bool far = false>
 inline void multiply(const Matrix& a, const Matrix& b, float* c, int64_t stride, int64_t rows,
                      int64_t inner, int64_t width, float* scratch) {
-  const int64_t most = kMostRows * kInnerBlock / least(inner, kInnerBlock);
-  const int64_t parts = (rows + most - 1) / most;
+  const int64_t limit = kMostRows * kInnerBlock / least(inner, kInnerBlock);
+  const int64_t parts = (rows + limit - 1) / limit;
   for (int64_t part = 0; part < parts; ++part) {
     const int64_t from = rows * part / parts, high = rows * (part + 1) / parts - from;
     float* const to = c + from * stride;
-    const auto prepare = [&](const Place& at) {
-      prefetch_rows<true>(to + at.row * stride + at.panel * kColumns, stride, at.rows, kVectors);
+    const bool past = far && inner <= kInnerBlock && streams(to, stride);
+    const auto prepare = [&](const Place& at) -> Ahead {
+      if (past) return {};
+      const float* line = to + at.row * stride + at.panel * kColumns;
+      return {line, line + kColumns - 1, stride, at.rows};
     };
     const auto finish = [&](const Floats* sums, const Place& at) {
+      if (past && (at.panel + 1) * kColumns <= width) {
+        float* line = to + at.row * stride + at.panel * kColumns;
+        for (int64_t i = 0; i < at.rows; ++i, line += stride) {
+          for (int v = 0; v < kVectors; ++v) stream(line + v * kFloats, sums[i * kVectors + v]);
+        }
+        return;
+      }
       for (int64_t i = 0; i < at.rows; ++i) {
         for (int v = 0; v < kVectors; ++v) {
           const int64_t column = at.panel * kColumns + v * kFloats;
