@@ -12,6 +12,7 @@ from keras import ops
 from ember_keras.backend import pad
 from ember_keras.layers.base import wide
 from ember_keras.ops.engines import angles
+from ember_keras.ops.engines.timeline import running_maximum
 
 
 def token_positions(x: Any, length: Any, mask: Any, segment_ids: Any) -> Any:
@@ -37,15 +38,6 @@ def token_positions(x: Any, length: Any, mask: Any, segment_ids: Any) -> Any:
     begins = segment_ids[:, 1:] != segment_ids[:, :-1]
     start = pad(ops.where(begins, at[:, 1:], 0), [[0, 0], [1, 0]])
     return at - running_maximum(start)
-
-
-def running_maximum(x: Any) -> Any:
-    """The largest of all up to each position along axis 1, of integers >= 0, in log2(T) steps."""
-    step = 1
-    while step < x.shape[1]:
-        x = ops.maximum(x, pad(x[:, :-step], [[0, 0], [step, 0]]))
-        step *= 2
-    return x
 
 
 def frequencies(pairs: int, base: float, scaling: dict[str, float] | None = None) -> np.ndarray:

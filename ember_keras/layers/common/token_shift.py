@@ -8,7 +8,7 @@ from keras import ops
 
 from ember_keras.backend import pad
 from ember_keras.layers.base import EmberLayer, State, require_rows
-from ember_keras.layers.common.rotary import running_maximum
+from ember_keras.ops.engines.timeline import running_maximum
 
 
 class TokenShift(EmberLayer):

@@ -9,9 +9,9 @@ from keras import ops
 from ember_keras import registry
 from ember_keras.config import Component
 from ember_keras.layers.base import State, require_sequence, wide
-from ember_keras.layers.common.groups import groups
 from ember_keras.layers.sequence_mixing.base import SequenceMixer
 from ember_keras.ops.engines import cache
+from ember_keras.ops.engines.groups import groups
 
 
 @registry.sequence_mixers.register("pooled")

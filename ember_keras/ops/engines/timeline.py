@@ -7,6 +7,8 @@ of a chunk, and the state after the chunk is that of its last run.
 
 from typing import Any, NamedTuple
 
+from keras import ops
+
 from ember_keras.backend import pad
 from ember_keras.ops.engines import cache, checks
 
@@ -43,3 +45,12 @@ def timeline(x, mask, segment_ids):
         run = cache.gather(run, placed.inverse)
     begins = run[:, 1:] != run[:, :-1]
     return Timeline(mask, run, pad(begins, ((0, 0), (1, 0)), constant_values=False))
+
+
+def running_maximum(x):
+    """Return the largest of integers >= 0 up to each position of axis 1, in log2(T) steps."""
+    step = 1
+    while step < x.shape[1]:
+        x = ops.maximum(x, pad(x[:, :-step], [[0, 0], [step, 0]]))
+        step *= 2
+    return x

@@ -1,15 +1,12 @@
 """Groups of neighbouring positions, counted in each packed sequence from its first real one."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 from keras import ops
 
 from ember_keras.backend import pad
-from ember_keras.layers.common.rotary import running_maximum
 from ember_keras.ops.engines import cache
-from ember_keras.ops.engines.timeline import timeline
+from ember_keras.ops.engines.timeline import running_maximum, timeline
 
 
 class Groups(NamedTuple):
@@ -40,8 +37,8 @@ class Groups(NamedTuple):
     last_run: Any
 
 
-def groups(x: Any, size: int, count: Any, mask: Any, segment_ids: Any) -> Groups:
-    """Finds the full groups of a chunk.
+def groups(x, size, count, mask=None, segment_ids=None):
+    """Return the `Groups` of a chunk: the full groups of a chunk.
 
     Args:
         x: tensor `(B, T, ...)`, the chunk.
