@@ -19,8 +19,13 @@ def _theirs(job):
     sizes = {"vocab_size": vocab_size, "hidden_size": width, "tie_word_embeddings": True}
     tokens = {"pad_token_id": None, "bos_token_id": None, "eos_token_id": None}
     if job["model"] == "mamba":
+        # As the authors of Mamba start theirs; otherwise rounding grows from block to block.
         config = transformers.MambaConfig(
-            **sizes, **tokens, num_hidden_layers=blocks, layer_norm_epsilon=1e-6
+            **sizes,
+            **tokens,
+            num_hidden_layers=blocks,
+            layer_norm_epsilon=1e-6,
+            rescale_prenorm_residual=True,
         )
         model = transformers.MambaForCausalLM(config)
     else:
