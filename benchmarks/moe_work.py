@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,10 @@ LONG = 10.0
 """Seconds after which a step is repeated no more."""
 ROWS = 8
 """Sequences that the tokens are cut into."""
+SETTLES = 2.0
+"""Seconds in which jax gives up what weights were loaded from: it does so in the background."""
+FEW = 8
+"""Experts of the step that starts threads."""
 
 
 def measure(job):
@@ -44,12 +49,14 @@ def _measured(job):
 
     Before that, a step of few tokens loads code and starts threads. What there is is what is in
     memory at the time: the most that the process ever had holds copies made while weights were
-    loaded. The most is that of the second step: the first one is compiled, by some.
+    loaded. The most is that of the second step: the first one is compiled, by some. TensorFlow
+    keeps memory that became free while weights were loaded, and takes less from the system for it.
     """
-    few = _step({**job, "tokens": ROWS})
+    few = _step({**job, "tokens": ROWS, "experts": min(job["experts"], FEW)})
     few.run()
     del few
     step = _step(job)
+    time.sleep(SETTLES)
     _return_memory()
     before = _status("VmRSS")
     step.run()
