@@ -36,6 +36,8 @@ _TYPES = {
     "BOOL": np.dtype("bool"),
     "C64": np.dtype("complex64"),
 }
+_POOLED = ("waiting", "count", "output", "number")
+"""What stands in the state of a `Pooled`, `mixer` aside."""
 _OTHERWISE = "It was damaged, or is no past of this model: read the prompt again and save it."
 
 
@@ -207,13 +209,17 @@ def _shape(place: Any) -> tuple[int, ...]:
     return tuple(shape) if known and shape is not None else ()
 
 
+def _in_pooled(place: str, arrays: dict[str, np.ndarray]) -> bool:
+    return all(f"{place}.{part}" in arrays for part in _POOLED)
+
+
 def _expected(name: str, arrays: dict[str, np.ndarray], lengths: np.ndarray) -> np.ndarray:
     """What a state counts after so many tokens: inside `Pooled` groups of P, and there the rest."""
     words = name.split(".")
     for i in range(1, len(words)):
-        waiting = arrays.get(".".join((*words[:i], "waiting")))
-        if waiting is not None:
-            size = waiting.shape[1] + 1
+        place = ".".join(words[:i])
+        if _in_pooled(place, arrays):
+            size = arrays[f"{place}.waiting"].shape[1] + 1
             lengths = lengths % size if words[i:] == ["count"] else lengths // size
     return lengths
 
@@ -226,8 +232,8 @@ def token_rows(arrays: dict[str, np.ndarray], model: Any, path: object) -> list[
     if tokens.min() < 0 or tokens.max() >= model.vocab_size:
         raise LoadError(path, f"its tokens are {tokens.min()} to {tokens.max()}.", _OTHERWISE)
     for name, array in arrays.items():
-        pooled = name.removesuffix(".count") + ".waiting" in arrays
-        if not (name.endswith(".length") or pooled and name.endswith(".count")):
+        place, _, last = name.rpartition(".")
+        if not (last == "length" or last == "count" and _in_pooled(place, arrays)):
             continue
         if not np.array_equal(array, _expected(name, arrays, lengths)):
             raise LoadError(path, f"{name!r} is not the number of its tokens.", _OTHERWISE)
