@@ -125,12 +125,13 @@ def _draw(above: Any, below: Any, name: str, steps: np.ndarray, use: np.ndarray)
     picture = above.pcolormesh(
         edges, np.arange(count + 1) - 0.5, load, cmap="viridis", vmin=0.0, vmax=max(2.0, load.max())
     )
-    above.figure.colorbar(picture, ax=above, label="load, 1 is even")
+    bar = {"ax": [above, below], "shrink": 0.6, "anchor": (0.0, 1.0)}  # The two stay in line.
+    above.figure.colorbar(picture, label="load, 1 is even", **bar)
     above.set(title=name, ylabel="expert", xticklabels=[])
     below.plot(steps, use[:, -1] / max(np.log(count), 1e-9), label="entropy, of the largest")
     below.plot(steps, use[:, -2], label="dropped")
     below.set(xlabel="step", xlim=(edges[0], edges[-1]), ylim=(-0.03, 1.03))
-    below.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    below.legend(loc="center right")
 
 
 def _narrow(steps: np.ndarray, use: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
