@@ -17,6 +17,9 @@ CHUNK = 64
 """Positions of a prompt that run at once; a shorter rest is padded, so that its length is no
 shape of its own."""
 
+SHORT_CHUNK = 16
+"""Positions at once of a whole prompt that has no more."""
+
 LONG_CHUNK = 512
 """Positions at once where every row still has as many."""
 
@@ -73,9 +76,10 @@ class Runner:
         """
         lengths = np.array([len(row) for row in rows])
         weights, start = self.weights(), 0
+        least = SHORT_CHUNK if lengths.max() <= SHORT_CHUNK else CHUNK
         while start < lengths.max():
             whole = lengths.min() - start >= LONG_CHUNK
-            size = LONG_CHUNK if whole else CHUNK
+            size = LONG_CHUNK if whole else least
             tokens = np.zeros((len(rows), size), dtype="int32")
             for i, row in enumerate(rows):
                 part = row[start : start + size]
