@@ -184,10 +184,10 @@ int start(ExpertsCall* call, const ember_experts* sizes) {
     large_pages(call->dgate_up, 8 * numbers);
     large_pages(call->ddown, 4 * numbers);
     large_pages(call->dx, 4 * s.tokens * s.width);
-  } else if (call->kept) {
-    large_pages(call->kept, 8 * s.tokens * s.slots * blocks_of(s.hidden) * kBlock);
+  } else {
+    large_pages(call->y, 4 * s.tokens * s.width);
+    if (call->kept) large_pages(call->kept, 8 * s.tokens * s.slots * blocks_of(s.hidden) * kBlock);
   }
-  if (!call->backward) large_pages(call->y, 4 * s.tokens * s.width);
   return run(call);
 }
 

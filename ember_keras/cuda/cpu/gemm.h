@@ -146,26 +146,12 @@ inline void pack_below(const Matrix& m, int64_t first, int64_t deep, int64_t fro
   }
 }
 
-// The same of pieces of N numbers each, N known. Where they are `paired`, the second half of a line
-// of `to` is of what lies `second` behind.
-template <int N, bool paired>
-inline void pack_pieces(const Matrix& m, int64_t first, int64_t deep, int64_t from, float* to,
-                        int64_t second) {
-  for (int64_t k = 0; k < deep; ++k, to += paired ? 2 * N : N) {
-    const float* const line = m.line(first + k) + from;
-    memcpy(to, line, N * 4);
-    if (paired) memcpy(to + N, line + second, N * 4);
-  }
-}
-
 // Packs `rows` x `deep` of A from an inner position on: panels of kRows rows, in each the rows of an
 // inner position together.
 inline void pack_rows(const Matrix& a, int64_t rows, int64_t inner, int64_t deep, float* to) {
   for (int64_t first = 0; first < rows; first += kRows) {
     const int64_t count = least(kRows, rows - first);
-    if (a.columns && count == kRows) {
-      pack_pieces<kRows, false>(a, inner, deep, first, to, 0);
-    } else if (a.columns) {
+    if (a.columns) {
       pack_below(a, inner, deep, first, count, to, count, count);
     } else {
       pack_side_by_side(a, first, count, inner, deep, to, count);
@@ -202,7 +188,6 @@ struct Panels {
   void pack(int64_t panel, int64_t inner, int64_t deep, float* to) const {
     if (paired) {
       const int64_t from = panel * kFloats, wide = least(kFloats, width - from);
-      if (wide == kFloats) return pack_pieces<kFloats, true>(matrix, inner, deep, from, to, width);
       pack_below(matrix, inner, deep, from, wide, to, kColumns, kFloats);
       pack_below(matrix, inner, deep, width + from, wide, to + kFloats, kColumns, kFloats);
       return;
