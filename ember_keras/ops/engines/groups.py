@@ -37,8 +37,8 @@ class Groups(NamedTuple):
     last_run: Any
 
 
-def groups(x, size, count, mask=None, segment_ids=None):
-    """Return the `Groups` of a chunk: the full groups of a chunk.
+def groups(x, size, count, mask, segment_ids):
+    """Return the `Groups` of a chunk.
 
     Args:
         x: tensor `(B, T, ...)`, the chunk.
