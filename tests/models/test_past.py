@@ -7,6 +7,7 @@ import pytest
 from keras import tree
 
 import ember_keras as ek
+from ember_keras.models import past_files
 
 VOCABULARY = 23
 PROMPT = [3, 1, 4, 1, 5]
@@ -103,6 +104,21 @@ def test_a_past_of_pooled_positions(tmp_path):
         assert row.tolist() == greedy(model, prompt, 80).tolist()
     waiting = again.state(2)[0]["mixer"]["count"]
     assert ek.backend.to_numpy(waiting).tolist() == [2, 1]
+
+
+def test_a_count_of_another_mixer_is_its_own(model):
+    """`Pooled` alone is known to count positions under that name, and by all that stands there."""
+    arrays = {
+        "tokens": np.array([PROMPT], "int32"),
+        "lengths": np.array([len(PROMPT)], "int32"),
+        "state.0.mixer.waiting": np.zeros((1, 3, 16), "float32"),
+        "state.0.mixer.count": np.array([9], "int32"),
+    }
+    assert past_files.token_rows(arrays, model, "file")[0].tolist() == PROMPT
+    for part in ("output", "number"):
+        arrays[f"state.0.mixer.{part}"] = np.zeros((1,), "int32")
+    with pytest.raises(ek.models.LoadError, match="is not the number of its tokens"):
+        past_files.token_rows(arrays, model, "file")
 
 
 def test_another_model_is_refused(model, past, tmp_path):
