@@ -2,9 +2,10 @@
 
     KERAS_BACKEND=jax python -m benchmarks.estimate
 
-For each preset, size and length, in a fresh process: a compiled call and a step of `train_on_batch`
-run once, which compiles them; then the peak of the resident memory while one more runs, less the
-resident memory before it, with the bytes of weights, optimizer and batch, which lay there already.
+For each preset, size and length, some with an option that saves memory, in a fresh process: a
+compiled call and a step of `train_on_batch` run once, which compiles them; then the peak of the
+resident memory while one more runs, less the resident memory before it, with the bytes of weights,
+optimizer and batch, which lay there already.
 The largest of several is the number: later ones use memory that the earlier left free. Under jax
 the exit status is 1 where the estimate of a training step is more than 20% off.
 """
@@ -30,9 +31,23 @@ CASES = (
     ("moe-tiny", 4, 2048),
     ("xlstm-tiny", 16, 512),
     ("xlstm-tiny", 4, 2048),
+    ("transformer-tiny", 16, 512, "checkpointing"),
+    ("mamba-tiny", 16, 512, "checkpointing"),
+    ("hyena-tiny", 16, 512, "checkpointing"),
+    ("transformer-tiny", 16, 512, "vocabulary"),
+    ("transformer-tiny", 16, 512, "vocabulary+chunks"),
+    ("transformer-tiny", 16, 512, "checkpointing+vocabulary+chunks"),
+    ("transformer-tiny", 16, 512, "bfloat16"),
+    ("mamba-tiny", 16, 512, "bfloat16"),
 )
 LIMIT = 0.2
 VOCABULARY = 256
+OPTIONS = {
+    "checkpointing": {"gradient_checkpointing": True},
+    "chunks": {"loss_chunk": 32},
+    "bfloat16": {"dtype": "mixed_bfloat16"},
+    "vocabulary": {"vocab_size": 32_000},
+}
 
 
 def main():
@@ -40,7 +55,11 @@ def main():
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.estimate", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("--cases", default=",".join(":".join(map(str, case)) for case in CASES))
+    parser.add_argument(
+        "--cases",
+        default=",".join(":".join(map(str, case)) for case in CASES),
+        help=f"PRESET:B:T, or PRESET:B:T:OPTIONS, of {', '.join(OPTIONS)}, with + between",
+    )
     parser.add_argument("--threads", type=int, default=common.cores())
     parser.add_argument("--repeats", type=int, default=5, help="steps a number")
     parser.add_argument("--limit", type=float, default=600, help="seconds that one case may take")
@@ -49,20 +68,22 @@ def main():
     if backend not in common.PACKAGES:
         parser.error(f"KERAS_BACKEND is {backend!r}; expected one of {', '.join(common.PACKAGES)}")
     print(common.versions(*common.packages_of([backend])))
-    print(
-        f"KERAS_BACKEND={backend}, {options.threads} threads, float32, AdamW, {VOCABULARY} tokens"
-    )
+    print(f"KERAS_BACKEND={backend}, {options.threads} threads, AdamW, {VOCABULARY} tokens")
     rows, failures = [], []
     for case in common.names(options.cases):
-        name, batch, length = case.split(":")
+        name, batch, length, *chosen = case.split(":")
+        chosen = [option for each in chosen for option in each.split("+")]
+        if unknown := sorted(set(chosen) - set(OPTIONS)):
+            parser.error(f"{case} has the option {unknown[0]!r}; expected {', '.join(OPTIONS)}")
         job = {"name": name, "batch": int(batch), "length": int(length), "repeats": options.repeats}
+        job["options"] = {key: value for each in chosen for key, value in OPTIONS[each].items()}
         found = common.run(
             "benchmarks.estimate:measure", job, backend, options.threads, options.limit
         )
         if "error" in found:
             failures.append(f"{case}: {found['error']}")
             continue
-        cells = [name, batch, length]
+        cells = [name, batch, length, ", ".join(chosen) or "-"]
         for what in ("training", "inference"):
             if what not in found:
                 cells += ["-", "-", "-"]
@@ -72,8 +93,8 @@ def main():
             if (backend, what) == ("jax", "training") and abs(said / taken - 1) > LIMIT:
                 failures.append(f"{case}, {what}: {said / taken:.2f} of the measured peak")
         rows.append(cells)
-        print(f"  {case}: {cells[3:]}", file=sys.stderr, flush=True)
-    columns = ["preset", "B", "T"]
+        print(f"  {case}: {cells[4:]}", file=sys.stderr, flush=True)
+    columns = ["preset", "B", "T", "options"]
     for what in ("training", "inference"):
         columns += [f"{what}: estimate, MiB", "measured, MiB", "ratio"]
     print("\n" + common.table(columns, rows))
@@ -93,7 +114,7 @@ def measure(job):
         import torch
 
         torch.set_num_threads(job["threads"])
-    model = ek.models.presets.build(job["name"], vocab_size=VOCABULARY)
+    model = ek.models.presets.build(job["name"], **{"vocab_size": VOCABULARY, **job["options"]})
     x = np.ones((job["batch"], job["length"]), "int32")
     model.build((None, None))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
