@@ -30,14 +30,16 @@ def sort_places(experts: Any, chosen: Any, num_experts: int) -> Sorted:
     """Sorts the places of `experts` and `chosen` `(N, K)`."""
     expert = ops.where(chosen, experts, ops.full_like(experts, num_experts))
     expert = ops.reshape(expert, (-1,))
-    order = _sort(expert, num_experts + 1)
-    place = ops.arange(ops.shape(order)[0], dtype="int32")
+    numbers, count = _sort(expert, num_experts + 1)
+    order = ops.cast(numbers % count, "int32")
+    place = ops.arange(count, dtype="int32")
     row = ops.scatter_update(ops.zeros_like(order), order[:, None], place)
-    return Sorted(order, row, offsets_of(expert, num_experts))
+    first = ops.arange(num_experts + 1, dtype="int32") * count
+    return Sorted(order, row, ops.cast(ops.searchsorted(numbers, first), "int32"))
 
 
-def _sort(key: Any, keys: int) -> Any:
-    """The places of `key` `(M,)` in the order of its values, then of the places: int32 `(M,)`.
+def _sort(key: Any, keys: int) -> tuple[Any, Any]:
+    """The numbers `key * M + place` of `key` `(M,)`, sorted: int32 `(M,)`; and M.
 
     Each key with its place is a number of its own, so that every sort is stable.
     """
@@ -49,16 +51,7 @@ def _sort(key: Any, keys: int) -> Any:
             f"than {LARGEST // keys} for {keys - 1} experts. Give fewer tokens at once."
         )
     place = ops.arange(count, dtype="int32")
-    return ops.cast(ops.sort(key * count + place) % count, "int32")
-
-
-def offsets_of(expert: Any, num_experts: int) -> Any:
-    """Where each expert's rows begin, and where the last one's end, once sorted: `(E + 1,)`."""
-    expert = ops.stop_gradient(expert)
-    number = ops.arange(num_experts, dtype="int32")
-    counts = ops.sum(ops.cast(ops.equal(expert[:, None], number), "int32"), axis=0)
-    ends = ops.cast(ops.cumsum(ops.cast(counts, "int32")), "int32")
-    return ops.concatenate([ops.zeros_like(ends[:1]), ends])
+    return ops.sort(key * count + place), count
 
 
 def rank_of(places: Sorted, experts: Any) -> Any:
@@ -112,7 +105,8 @@ def sort_taken(taken: Any, most: Any) -> Taken:
     taken = ops.stop_gradient(taken)
     count, num_experts = ops.shape(taken)[0], int(taken.shape[1])
     by_expert = ops.reshape(ops.transpose(taken), (-1,))
-    order = _sort(ops.where(by_expert, 0, 1), 2)[:most]
+    numbers, pairs = _sort(ops.where(by_expert, 0, 1), 2)
+    order = ops.cast(numbers % pairs, "int32")[:most]
     sizes = ops.cast(ops.sum(ops.cast(taken, "int32"), axis=0), "int32")
     ends = ops.cast(ops.cumsum(sizes), "int32")
     offsets = ops.concatenate([ops.zeros_like(ends[:1]), ends])

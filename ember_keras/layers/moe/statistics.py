@@ -10,7 +10,7 @@ from keras import ops
 
 from ember_keras import backend
 from ember_keras.layers.moe.routers import Routing
-from ember_keras.layers.moe.routers.top_k import loads, real_mean
+from ember_keras.layers.moe.routers.top_k import counts, real_mean
 
 
 def expert_loads(routing: Routing, chosen: Any, num_experts: int, mask: Any) -> Any:
@@ -20,7 +20,7 @@ def expert_loads(routing: Routing, chosen: Any, num_experts: int, mask: Any) -> 
     elif routing.gates is not None:
         load = real_mean(ops.cast(routing.taken, "float32"), mask)
     else:
-        load = loads(routing.experts, chosen, num_experts, mask)
+        load = counts(routing.experts, chosen, num_experts, mask)
     load = ops.stop_gradient(load)
     return load / ops.maximum(ops.sum(load), 1e-20)
 

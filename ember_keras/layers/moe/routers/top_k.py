@@ -29,13 +29,13 @@ def _rows(real: Any, values: Any) -> tuple[Any, ...]:
     return (*shape, *(1,) * (len(values.shape) - len(shape)))
 
 
-def loads(experts: Any, chosen: Any, num_experts: int, mask: Any) -> Any:
-    """How many experts' places of a real token each expert takes, in the mean: `(E,)`."""
-    place = ops.arange(num_experts, dtype="int32")
-    taken = ops.equal(experts[..., None], place)
-    if chosen is not None:
-        taken = ops.logical_and(taken, chosen[..., None])
-    return real_mean(ops.sum(ops.cast(taken, "float32"), axis=2), mask)
+def counts(experts: Any, chosen: Any, num_experts: int, mask: Any) -> Any:
+    """How many places of real tokens each expert takes: whole numbers, float32 `(E,)`."""
+    taken = ops.ones_like(experts, "float32") if chosen is None else ops.cast(chosen, "float32")
+    if mask is not None:
+        taken = taken * ops.cast(mask, "float32")[..., None]
+    taken, expert = (ops.reshape(v, (-1,)) for v in (taken, experts))
+    return ops.segment_sum(taken, expert, num_experts)
 
 
 @registry.routers.register("softmax")
@@ -209,8 +209,8 @@ class SigmoidRouter(Router):
         if self.top_k > 1:
             weights = weights / ops.maximum(ops.sum(weights, axis=-1, keepdims=True), 1e-20)
         if training and self.bias_step:
-            load = ops.cast(loads(experts, None, self.num_experts, mask), balance.dtype)
-            # Not a mean, which is rounded: an even load gives 0.
+            load = ops.cast(counts(experts, None, self.num_experts, mask), balance.dtype)
+            # Of whole numbers, no means, which are rounded: an even load gives 0.
             missing = ops.sum(load) - self.num_experts * load
             self.balance.assign(balance + self.bias_step * ops.sign(missing))
         total = ops.maximum(ops.sum(scores, axis=-1, keepdims=True), 1e-20)
