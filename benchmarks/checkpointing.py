@@ -9,7 +9,6 @@ positions; the larger of two processes. The exit status is 1 where the two diffe
 """
 
 import argparse
-import gc
 import os
 import sys
 
@@ -77,13 +76,7 @@ def measure(job):
     warm, tensors = _compiled(job, 8)
     common.wait(warm(*tensors))
     call, tensors = _compiled(job, job["sizes"]["T"])
-    gc.collect()
-    memory._give_back()
-    before = memory._resident()
-    memory._forget_peak()
-    result = call(*tensors)
-    common.wait(result)
-    used = max(0, memory._peak() - before)
+    result, used = memory.rise(lambda: call(*tensors))
     value = float(sum(abs(ek.backend.to_numpy(each)).sum() for each in result[1]))
     times = common.seconds(lambda: common.wait(call(*tensors)), job["repeats"])
     return {"bytes": used, "seconds": times, "value": value}
@@ -111,12 +104,7 @@ def _compiled(job, length):
     x = np.random.default_rng(0).normal(size=shape).astype("float32")
     tensors = [ops.convert_to_tensor(each) for each in (x, *(each.value for each in variables))]
     common.wait(tensors)
-    compiled = ek.backend.compile(ek.backend.value_and_grad(loss))
-    if hasattr(compiled, "lower"):
-        return compiled.lower(*tensors).compile(), tensors
-    if hasattr(compiled, "get_concrete_function"):
-        compiled.get_concrete_function(*tensors)
-    return compiled, tensors
+    return memory.compiled(ek.backend.value_and_grad(loss), tensors), tensors
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ a call fails, or where the chunks take more than a quarter of the memory.
 """
 
 import argparse
-import gc
 import os
 import sys
 
@@ -84,12 +83,7 @@ def measure(job):
     ready = _compiled(job, {**size, "T": 8})
     common.wait(ready[0](*ready[1]))
     call, tensors = _compiled(job, size)
-    gc.collect()
-    memory._give_back()
-    before = memory._resident()
-    memory._forget_peak()
-    common.wait(call(*tensors))
-    used = max(0, memory._peak() - before)
+    _, used = memory.rise(lambda: call(*tensors))
     times = common.seconds(lambda: common.wait(call(*tensors)), job["repeats"])
     return {"bytes": used, "seconds": times}
 
@@ -132,12 +126,7 @@ def _compiled(job, size):
     function = ek.backend.value_and_grad(plain if job["form"] == "plain" else chunked)
     tensors = [ops.convert_to_tensor(each) for each in (x, w, targets)]
     common.wait(tensors)
-    compiled = ek.backend.compile(function)
-    if hasattr(compiled, "lower"):
-        return compiled.lower(*tensors).compile(), tensors
-    if hasattr(compiled, "get_concrete_function"):
-        compiled.get_concrete_function(*tensors)
-    return compiled, tensors
+    return memory.compiled(function, tensors), tensors
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ the exit status is 1 where the estimate of a training step is more than 20% off.
 """
 
 import argparse
-import gc
 import math
 import os
 import sys
@@ -152,15 +151,7 @@ def _bytes(variable):
 def _rise(function, repeats):
     """The most that the resident memory rises while a function runs again."""
     function()
-    rises = []
-    for _ in range(repeats):
-        gc.collect()
-        memory._give_back()
-        before = memory._resident()
-        memory._forget_peak()
-        function()
-        rises.append(max(0, memory._peak() - before))
-    return max(rises)
+    return max(memory.rise(function)[1] for _ in range(repeats))
 
 
 if __name__ == "__main__":

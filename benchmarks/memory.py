@@ -131,26 +131,38 @@ def measure(job):
         common.wait(tensors)
         if (ek.backend.name(), job["engine"]) == ("mlx", "nonlinear_scan"):
             return function, tensors
-        compiled = ek.backend.compile(function)
-        if hasattr(compiled, "lower"):
-            return compiled.lower(*tensors).compile(), tensors
-        if hasattr(compiled, "get_concrete_function"):
-            compiled.get_concrete_function(*tensors)
-        return compiled, tensors
+        return compiled(function, tensors), tensors
 
     warm, tensors = prepare(WARM)
     common.wait(warm(*tensors))
     ready, tensors = prepare(job["length"])
+    result, used = rise(lambda: ready(*tensors))
+    for leaf in _leaves(result):
+        common.difference(leaf, leaf)  # Raises where it is not finite.
+    return {"bytes": used}
+
+
+def compiled(function, tensors):
+    """A function compiled for some tensors before its first call, where a backend can do that."""
+    import ember_keras as ek
+
+    found = ek.backend.compile(function)
+    if hasattr(found, "lower"):
+        return found.lower(*tensors).compile()
+    if hasattr(found, "get_concrete_function"):
+        found.get_concrete_function(*tensors)
+    return found
+
+
+def rise(call):
+    """What a call returns, and by how many bytes the resident memory rises while it runs."""
     gc.collect()
     _give_back()
     before = _resident()
     _forget_peak()
-    result = ready(*tensors)
+    result = call()
     common.wait(result)
-    used = max(0, _peak() - before)
-    for leaf in _leaves(result):
-        common.difference(leaf, leaf)  # Raises where it is not finite.
-    return {"bytes": used}
+    return result, max(0, _peak() - before)
 
 
 def _leaves(result):
