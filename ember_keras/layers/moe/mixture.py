@@ -280,11 +280,11 @@ class MixtureOfExperts(SequenceMixer):
         return self.stacks[0].weighted_sum(tokens, experts, weights, training)
 
     def _capacity(self, factor: float, tokens: Any) -> Any:
-        # A little less, so that a product that float32 rounds up makes no place more.
-        share, less = factor * self.top_k / self._count, 1e-3
+        # Less by more than float32 rounds up by: a whole number of places stays what it is.
+        share = factor * self.top_k / self._count * (1 - 2**-22)
         if isinstance(tokens, int):
-            return max(1, math.ceil(share * tokens - less))
-        room = ops.ceil(share * ops.cast(tokens, "float32") - less)
+            return max(1, math.ceil(share * tokens))
+        room = ops.ceil(share * ops.cast(tokens, "float32"))
         return ops.maximum(ops.cast(room, "int32"), 1)
 
     def _run_stacks(self, rows: Any, offsets: Any, training: bool | None) -> Any:
