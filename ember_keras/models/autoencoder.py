@@ -81,10 +81,10 @@ class Autoencoder(PositionModel):
             dropout,
             vocab_size,
             pad_token,
+            gradient_checkpointing=gradient_checkpointing,
             depth_scale=depth_scale,
             **kwargs,
         )
-        self.backbone.gradient_checkpointing = gradient_checkpointing
         self._make_maps()
         self.decoder = MLP(dtype=self.dtype_policy, name="decoder")
 

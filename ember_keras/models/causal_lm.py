@@ -108,11 +108,11 @@ class CausalLM(Generation, ChunkedLoss, HeadedModel):
             repeats,
             norm,
             dropout,
+            gradient_checkpointing=gradient_checkpointing,
             depth_scale=depth_scale,
             dtype=self.dtype_policy,
             name="backbone",
         )
-        self.backbone.gradient_checkpointing = gradient_checkpointing
         if not self.backbone.is_causal:
             raise ValueError(
                 "`CausalLM` received a bidirectional block, which would see the token it predicts. "

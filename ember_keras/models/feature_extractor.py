@@ -96,10 +96,10 @@ class FeatureExtractor(InputModel):
             dropout,
             vocab_size,
             pad_token,
+            gradient_checkpointing=gradient_checkpointing,
             depth_scale=depth_scale,
             **kwargs,
         )
-        self.backbone.gradient_checkpointing = gradient_checkpointing
         self.outputs = self._checked_names(outputs)
         self._make_input_map()
 

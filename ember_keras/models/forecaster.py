@@ -90,10 +90,10 @@ class Forecaster(SummaryModel):
             dropout,
             "last",
             None,
+            gradient_checkpointing=gradient_checkpointing,
             depth_scale=depth_scale,
             **kwargs,
         )
-        self.backbone.gradient_checkpointing = gradient_checkpointing
         require_positive(self, horizon=horizon, num_outputs=num_outputs)
         self.horizon = horizon
         self.num_outputs = num_outputs

@@ -39,6 +39,7 @@ class InputModel(HeadedModel):
         dropout: float,
         vocab_size: int | None,
         pad_token: int | None,
+        gradient_checkpointing: bool = False,
         depth_scale: bool = False,
         **kwargs: Any,
     ):
@@ -50,7 +51,14 @@ class InputModel(HeadedModel):
         self.pad_token = pad_token
         policy = self.dtype_policy
         self.backbone = SequenceModel(
-            blocks, repeats, norm, dropout, depth_scale=depth_scale, dtype=policy, name="backbone"
+            blocks,
+            repeats,
+            norm,
+            dropout,
+            gradient_checkpointing=gradient_checkpointing,
+            depth_scale=depth_scale,
+            dtype=policy,
+            name="backbone",
         )
 
     def _make_input_map(self) -> None:
@@ -139,6 +147,7 @@ class PositionModel(InputModel):
         dropout: float,
         vocab_size: int | None,
         pad_token: int | None,
+        gradient_checkpointing: bool = False,
         depth_scale: bool = False,
         **kwargs: Any,
     ):
@@ -150,6 +159,7 @@ class PositionModel(InputModel):
             dropout,
             vocab_size,
             pad_token,
+            gradient_checkpointing=gradient_checkpointing,
             depth_scale=depth_scale,
             **kwargs,
         )
@@ -266,13 +276,13 @@ class TokenClassifier(ChunkedLoss, PositionModel):
             dropout,
             vocab_size,
             pad_token,
+            gradient_checkpointing=gradient_checkpointing,
             depth_scale=depth_scale,
             **kwargs,
         )
         require_positive(self, num_classes=num_classes)
         self.num_classes = num_classes
         self._take_loss_chunk(loss_chunk)
-        self.backbone.gradient_checkpointing = gradient_checkpointing
         self._make_maps()
 
     def _head_weights(self) -> tuple[Any, ...] | None:
@@ -356,12 +366,12 @@ class MaskedLM(ChunkedLoss, PositionModel):
             dropout,
             vocab_size,
             pad_token,
+            gradient_checkpointing=gradient_checkpointing,
             depth_scale=depth_scale,
             **kwargs,
         )
         self.tie_embeddings = tie_embeddings
         self._take_loss_chunk(loss_chunk)
-        self.backbone.gradient_checkpointing = gradient_checkpointing
         self._make_maps()
 
     def _make_maps(self) -> None:

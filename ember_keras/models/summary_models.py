@@ -40,6 +40,7 @@ class SummaryModel(HeadedModel):
         dropout: float,
         pooling: str,
         vocab_size: int | None,
+        gradient_checkpointing: bool = False,
         depth_scale: bool = False,
         **kwargs: Any,
     ):
@@ -56,7 +57,14 @@ class SummaryModel(HeadedModel):
                 vocab_size, width, keras.initializers.RandomNormal(), dtype=policy, name="input_map"
             )
         self.backbone = SequenceModel(
-            blocks, repeats, norm, dropout, depth_scale=depth_scale, dtype=policy, name="backbone"
+            blocks,
+            repeats,
+            norm,
+            dropout,
+            gradient_checkpointing=gradient_checkpointing,
+            depth_scale=depth_scale,
+            dtype=policy,
+            name="backbone",
         )
         self.drop = keras.layers.Dropout(dropout, dtype=policy, name="drop")
         # The answer is float32 whatever the blocks compute in, as a loss wants it.
@@ -225,10 +233,10 @@ class SequenceClassifier(SummaryModel):
             dropout,
             pooling,
             vocab_size,
+            gradient_checkpointing=gradient_checkpointing,
             depth_scale=depth_scale,
             **kwargs,
         )
-        self.backbone.gradient_checkpointing = gradient_checkpointing
         require_positive(self, num_classes=num_classes)
         self.num_classes = num_classes
 
@@ -296,10 +304,10 @@ class SequenceRegressor(SummaryModel):
             dropout,
             pooling,
             vocab_size,
+            gradient_checkpointing=gradient_checkpointing,
             depth_scale=depth_scale,
             **kwargs,
         )
-        self.backbone.gradient_checkpointing = gradient_checkpointing
         require_positive(self, num_outputs=num_outputs)
         self.num_outputs = num_outputs
 

@@ -86,7 +86,7 @@ class Pooled(SequenceMixer):
         return_state: bool,
     ) -> tuple[Any, State | None]:
         fresh = state is None and not return_state and mask is None and segment_ids is None
-        if fresh and (x.shape[1] or 0) >= self.pool_size:
+        if fresh and x.shape[1] >= self.pool_size:
             return self._whole(x, training), None
         before = state or self._start(ops.shape(x)[0])
         found = groups(x, self.pool_size, before["count"], mask, segment_ids)
