@@ -9,7 +9,7 @@ import keras
 
 # What shapes a memory or a scale is no map between features: smaller is not simpler there.
 _NOT_DECAYED = re.compile(
-    r"norm|filter|short_conv|decay|potential|slope|capacitance|"
+    r"norm|filter|short_conv|decay|potential|slope|capacitance|conductance|midpoint|bias$|"
     r"(^|[/_])(rate|skip|frequency|log|numerator|denominator|bonus)([/_]|$)"
 )
 

@@ -1,5 +1,7 @@
 """Weight decay is for matrices between features, and for nothing else."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -8,27 +10,33 @@ import ember_keras as ek
 import keras  # isort: skip - under mlx after ember_keras
 
 KINDS = ["hyena", "gated_mlp", "mamba", "lru", "rwkv7_time_mixer", "ltc", "fft_conv"]
-POLES = ("norm", "filter", "bias", "skip", "decay", "log_", "potential", "/scale")
+EVERY = [
+    *(name for name in ek.registry.sequence_mixers.names() if name != "bidirectional"),
+    *ek.registry.channel_mixers.names(),
+    {"type": "mixture_of_experts", "experts": [{"type": "mlp", "use_bias": True}] * 2},
+]
+POLES = ("norm", "filter", "bias", "skip", "log_", "potential", "/scale", "midpoint", "conductance")
 
 
-def _model():
-    model = ek.models.CausalLM(16, 8, KINDS)
+def _model(kinds):
+    model = ek.models.CausalLM(16, 8, kinds)
     model.build((None, 8))
     return model
 
 
 def test_the_groups_are_all_weights_and_poles_do_not_decay():
-    model = _model()
+    model = _model(EVERY)
     groups = ek.models.decay_groups(model)
     assert len(groups["decay"]) + len(groups["no_decay"]) == len(model.trainable_variables)
     paths = [v.path for v in groups["decay"]]
     assert [path for path in paths if any(word in path for word in POLES)] == []
+    assert [path for path in paths if re.search("decay(?!/kernel)", path)] == []
     assert [path for path in paths if "gate_up/kernel" in path]
 
 
 @pytest.mark.trains
 def test_an_optimizer_leaves_them_alone():
-    model = _model()
+    model = _model(KINDS)
     optimizer = keras.optimizers.SGD(1e-6, weight_decay=1e5)
     assert ek.models.exclude_from_decay(optimizer, model) is optimizer
     model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
