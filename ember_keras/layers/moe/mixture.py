@@ -198,9 +198,6 @@ class MixtureOfExperts(SequenceMixer):
         training: bool | None,
         return_state: bool,
     ) -> tuple[Any, State | None]:
-        if x.shape[0] == 0 and not self._moving():
-            return x, [] if return_state else None
-        routing = self.router(x, mask=mask, segment_ids=segment_ids, training=training)
         options = {"mask": mask, "segment_ids": segment_ids, "training": training}
         before = [None] * len(self._moving()) if state is None else list(state)
         outputs: list[Any] = []
@@ -216,7 +213,10 @@ class MixtureOfExperts(SequenceMixer):
                 y = each(x, training=training)
             require_same_width(each, x, y)
             outputs.append(y)
+        if x.shape[0] == 0:
+            return x, after if return_state else None
         shared = None if self.shared_expert is None else outputs.pop()
+        routing = self.router(x, mask=mask, segment_ids=segment_ids, training=training)
         if routing.mixing is not None:
             y, chosen, dropped = self._mixed(x, routing, training), None, None
         elif routing.gates is not None:

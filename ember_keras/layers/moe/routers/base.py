@@ -147,3 +147,14 @@ def all_chosen(experts: Any) -> Any:
 def softmax(x: Any, axis: int = -1) -> Any:
     """As Keras's own, which warns of an axis of one, such as a single expert or token."""
     return ops.ones_like(x) if x.shape[axis] == 1 else ops.softmax(x, axis=axis)
+
+
+def sigmoid(x: Any) -> Any:
+    """As Keras's own, and the same number for the same number wherever it stands.
+
+    Libraries compute whole vectors in one way and the few numbers at the end in another, which may
+    differ in the last bit: equal logits would be no ties there.
+    """
+    flat = ops.reshape(x, (-1,))
+    longer = ops.concatenate([flat, ops.zeros((64,), x.dtype)])
+    return ops.reshape(ops.sigmoid(longer)[: ops.shape(flat)[0]], ops.shape(x))

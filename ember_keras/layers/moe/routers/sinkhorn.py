@@ -66,14 +66,18 @@ class SinkhornRouter(Router):
 
     def _shared_out(self, logits: Any, mask: Any) -> Any:
         """The logs of the scaled masses `(B, T, E)`; padding takes no part."""
-        scores = logits
+        # An expert's tokens lie side by side in memory of their own: experts of equal logits are
+        # summed in one order, and stay equal.
+        scores = ops.reshape(ops.transpose(logits, (2, 0, 1)), (self.num_experts, -1))
+        scores = ops.take(scores, ops.arange(self.num_experts, dtype="int32"), axis=0)
         real = 0.0
         if mask is not None:
-            real = ops.cast(ops.where(mask, 0.0, -1e30), logits.dtype)[..., None]
+            real = ops.reshape(ops.cast(ops.where(mask, 0.0, -1e30), logits.dtype), (1, -1))
         for _ in range(self.iterations):
-            scores = scores - ops.logsumexp(scores + real, axis=(0, 1), keepdims=True)
-            scores = scores - ops.logsumexp(scores, axis=-1, keepdims=True)
-        return scores
+            scores = scores - ops.logsumexp(scores + real, axis=1, keepdims=True)
+            scores = scores - ops.logsumexp(scores, axis=0, keepdims=True)
+        scores = ops.reshape(scores, (self.num_experts, *ops.shape(logits)[:2]))
+        return ops.transpose(scores, (1, 2, 0))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "iterations": self.iterations, "scale": self.scale}

@@ -10,7 +10,15 @@ from keras import ops
 from ember_keras import registry
 from ember_keras.layers.base import wide_dtype
 from ember_keras.layers.common.heads import require_at_least
-from ember_keras.layers.moe.routers.base import Router, Routing, all_chosen, at, softmax, top_k
+from ember_keras.layers.moe.routers.base import (
+    Router,
+    Routing,
+    all_chosen,
+    at,
+    sigmoid,
+    softmax,
+    top_k,
+)
 
 
 def real_mean(values: Any, mask: Any) -> Any:
@@ -202,7 +210,7 @@ class SigmoidRouter(Router):
 
     def route(self, x: Any, mask: Any, segment_ids: Any, training: bool | None) -> Routing:
         logits = self._logits(x, self.kernel)
-        scores = ops.sigmoid(logits)
+        scores = sigmoid(logits)
         balance = ops.convert_to_tensor(self.balance)
         experts = top_k(ops.stop_gradient(scores) + balance, self.top_k)
         weights = at(scores, experts)
