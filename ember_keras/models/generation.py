@@ -11,7 +11,7 @@ from ember_keras import backend
 from ember_keras.layers.base import Mixin
 from ember_keras.models.beams import beam_search
 from ember_keras.models.past import Past
-from ember_keras.models.sampling import Sampling
+from ember_keras.models.sampling import Sampling, is_number, is_whole
 from ember_keras.models.stepping import CHUNK, room_for, runner_of
 from ember_keras.models.stream import Begun, Ending, Stream
 from ember_keras.models.text import Decode, check_stop
@@ -38,10 +38,10 @@ class Generation(Mixin):
         longest = max(len(row) for row in rows) + (0 if past is None else _longest(past))
         if max_length is None:
             max_length = longest + 256
-        if max_length < longest:
+        if not is_whole(max_length, longest):
             raise ValueError(
-                f"Received max_length={max_length} and a prompt of {longest} tokens, expected room "
-                "for it at least. Give more, or None."
+                f"Received max_length={max_length!r} and a prompt of {longest} tokens, expected an "
+                "integer with room for it at least. Give more, or None."
             )
         begun = self._begin(prompt, past, max_length - longest)
         return Past(self, begun.rows, begun.logits, begun.state, begun.room, begun.single)
@@ -199,13 +199,15 @@ class Generation(Mixin):
             int32 array of the past, the prompt and the best that follows, or, for a batch, a list
             of B such arrays.
         """
-        if not 1 <= beams <= self.vocab_size:
+        if not is_whole(beams, 1) or beams > self.vocab_size:
             raise ValueError(
-                f"Received beams={beams}, expected 1 to vocab_size={self.vocab_size}: no more "
-                "continuations differ in their first token."
+                f"Received beams={beams!r}, expected an integer from 1 to vocab_size="
+                f"{self.vocab_size}: no more continuations differ in their first token."
             )
-        if not np.isfinite(length_penalty):
-            raise ValueError(f"Received length_penalty={length_penalty}, expected a finite number.")
+        if not is_number(length_penalty):
+            raise ValueError(
+                f"Received length_penalty={length_penalty!r}, expected a finite number."
+            )
         sampling = Sampling(repetition_penalty=repetition_penalty)
         self._check_ending(max_new_tokens, stop_token)
         ending = Ending(max_new_tokens, stop_token, check_stop(stop, decode), decode)
@@ -223,18 +225,23 @@ class Generation(Mixin):
         past: Past | None,
         turns: int,
     ) -> Stream:
-        if seed is not None and (not isinstance(seed, int | np.integer) or seed < 0):
+        if seed is not None and not is_whole(seed, 0):
             raise ValueError(f"Received seed={seed!r}, expected an integer of 0 or more, or None.")
         self._check_ending(ending.max_new_tokens, ending.stop_token)
         begun = self._begin(prompt, past, ending.max_new_tokens)
         return Stream(begun, sampling, seed, ending, turns)
 
     def _check_ending(self, max_new_tokens: int, stop_token: int | None) -> None:
-        if max_new_tokens < 0:
-            raise ValueError(f"Received max_new_tokens={max_new_tokens}, expected 0 or more.")
-        if stop_token is not None and not 0 <= stop_token < self.vocab_size:
+        if not is_whole(max_new_tokens, 0):
             raise ValueError(
-                f"Received stop_token={stop_token}, expected 0 to {self.vocab_size - 1}, or None."
+                f"Received max_new_tokens={max_new_tokens!r}, expected an integer of 0 or more."
+            )
+        if stop_token is not None and (
+            not is_whole(stop_token, 0) or stop_token >= self.vocab_size
+        ):
+            raise ValueError(
+                f"Received stop_token={stop_token!r}, expected an integer from 0 to "
+                f"{self.vocab_size - 1}, or None."
             )
 
     def _begin(self, prompt: Any, past: Past | None, more: int) -> Begun:
@@ -267,7 +274,7 @@ def _rows(model: Any, prompt: Any, past: Past | None) -> tuple[list[np.ndarray],
     if not isinstance(past, Past) or past.model is not model:
         other = "a Past of another model" if isinstance(past, Past) else type(past).__name__
         raise ValueError(f"Received {other} as `past`, expected what this model's `read` returned.")
-    if prompt is None or len(prompt) == 0:
+    if prompt is None or (_has_length(prompt) and len(prompt) == 0):
         return [np.zeros(0, "int32")] * len(past), past.single
     rows, single = _as_rows(model, prompt, at_least=0)
     if len(past) not in (1, len(rows)):
@@ -276,6 +283,10 @@ def _rows(model: Any, prompt: Any, past: Past | None) -> tuple[list[np.ndarray],
             "prompts, or a past of one row."
         )
     return rows, single and past.single
+
+
+def _has_length(prompt: Any) -> bool:
+    return hasattr(prompt, "__len__") and getattr(prompt, "ndim", 1) > 0
 
 
 def _as_rows(model: Any, prompt: Any, at_least: int) -> tuple[list[np.ndarray], bool]:
@@ -292,12 +303,19 @@ def _as_rows(model: Any, prompt: Any, at_least: int) -> tuple[list[np.ndarray], 
         )
     if hasattr(prompt, "__array__"):
         prompt = backend.to_numpy(prompt)
+    if not _has_length(prompt):
+        raise TypeError(
+            f"Received {prompt!r:.40} as prompt, expected token ids, (T,) or (B, T): [5] for one."
+        )
     single = len(prompt) > 0 and np.ndim(prompt[0]) == 0
     rows = [np.asarray(row) for row in ([prompt] if single else prompt)]
     rows = [np.zeros(0, "int32") if row.size == 0 and row.ndim == 1 else row for row in rows]
     if not rows:
         raise ValueError("Received a batch of no prompts, expected at least one row.")
-    if any(row.size < at_least or row.ndim != 1 for row in rows):
+    if any(row.ndim != 1 for row in rows):
+        shapes = sorted({(len(rows), *row.shape) for row in rows})
+        raise ValueError(f"Received a prompt of shape {shapes[0]}, expected (T,) or (B, T).")
+    if any(row.size < at_least for row in rows):
         raise ValueError(
             "Received an empty prompt, expected at least one token a row, as (T,) or (B, T)."
         )

@@ -8,6 +8,18 @@ import math
 import numpy as np
 
 
+def is_whole(value: object, least: int) -> bool:
+    """Whether a value is an integer of at least `least`."""
+    known = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return known and int(value) >= least  # type: ignore[call-overload]
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a finite number."""
+    known = isinstance(value, int | float | np.integer | np.floating)
+    return known and not isinstance(value, bool) and math.isfinite(value)  # type: ignore[arg-type]
+
+
 @dataclasses.dataclass(frozen=True)
 class Sampling:
     """How a token is drawn; what cannot draw anything is refused.
@@ -34,25 +46,27 @@ class Sampling:
     repetition_penalty: float | None = None
 
     def __post_init__(self) -> None:
-        if not (self.temperature >= 0 and math.isfinite(self.temperature)):
+        if not (is_number(self.temperature) and self.temperature >= 0):
             raise ValueError(
-                f"Received temperature={self.temperature}, expected 0 (the likeliest token) or "
+                f"Received temperature={self.temperature!r}, expected 0 (the likeliest token) or "
                 "more, and a finite number."
             )
-        if self.top_k is not None and self.top_k < 1:
+        if self.top_k is not None and not is_whole(self.top_k, 1):
             raise ValueError(
-                f"Received top_k={self.top_k}, expected at least 1, or None for all tokens."
+                f"Received top_k={self.top_k!r}, expected an integer of at least 1, or None for "
+                "all tokens."
             )
         for name in ("top_p", "min_p"):
             value = getattr(self, name)
-            if value is not None and not 0 < value <= 1:
+            if value is not None and not (is_number(value) and 0 < value <= 1):
                 raise ValueError(
-                    f"Received {name}={value}, expected above 0 and at most 1, or None."
+                    f"Received {name}={value!r}, expected a number above 0 and at most 1, or None."
                 )
         penalty = self.repetition_penalty
-        if penalty is not None and not (penalty > 0 and math.isfinite(penalty)):
+        if penalty is not None and not (is_number(penalty) and penalty > 0):
             raise ValueError(
-                f"Received repetition_penalty={penalty}, expected a finite number above 0, or None."
+                f"Received repetition_penalty={penalty!r}, expected a finite number above 0, or "
+                "None."
             )
 
     @property

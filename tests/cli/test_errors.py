@@ -131,7 +131,9 @@ def test_inputs(command, runs, data, tmp_path):
         command("generate", runs / "text", "--repetition-penalty", "nan"), "--repetition-penalty"
     )
     start = ("generate", runs / "text")
-    refused(command(*start, "--beams", "300"), "beams=300, expected 1 to vocab_size=256")
+    refused(
+        command(*start, "--beams", "300"), "beams=300, expected an integer from 1 to vocab_size=256"
+    )
     refused(command(*start, "--beams", "2", "--top-k", "3"), "--beams 2 and --top-k 3")
     refused(command(*start, "--beams", "2", "--seed", "0"), "--beams 2 and --seed 0")
     refused(command(*start, "--length-penalty", "2"), "--length-penalty 2.0", "with --beams")

@@ -175,6 +175,15 @@ def test_callback_hears_every_token_as_it_comes(model):
         (PROMPT, {"stop": "", "decode": bytes}, "empty string"),
         (PROMPT, {"stop": "x"}, "without `decode`"),
         (PROMPT, {"min_p": 2}, "min_p=2"),
+        ([[[1]]], {}, "of shape"),
+        (PROMPT, {"max_new_tokens": 2.5}, "max_new_tokens=2.5, expected an integer"),
+        (PROMPT, {"max_new_tokens": None}, "max_new_tokens=None"),
+        (PROMPT, {"top_k": 1.5}, "top_k=1.5, expected an integer"),
+        (PROMPT, {"top_k": True}, "top_k=True"),
+        (PROMPT, {"temperature": "hot"}, "temperature='hot'"),
+        (PROMPT, {"top_p": "all"}, "top_p='all'"),
+        (PROMPT, {"stop_token": 1.5}, "stop_token=1.5, expected an integer"),
+        (PROMPT, {"repetition_penalty": None, "seed": 1.5}, "seed=1.5"),
     ],
 )
 def test_refused(model, prompt, options, words):
@@ -182,7 +191,7 @@ def test_refused(model, prompt, options, words):
         model.generate(prompt, **{"max_new_tokens": 2, **options})
 
 
-@pytest.mark.parametrize("prompt", ["text", b"text", [0.5, 1.0]])
+@pytest.mark.parametrize("prompt", ["text", b"text", [0.5, 1.0], 5, np.int64(5), np.array(5)])
 def test_refused_types(model, prompt):
     with pytest.raises(TypeError):
         model.generate(prompt, max_new_tokens=2)
