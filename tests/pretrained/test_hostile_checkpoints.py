@@ -258,6 +258,40 @@ def test_tokenizers_that_are_refused(tokenizer, folder):
         ek.models.load_tokenizer(folder)
 
 
+@pytest.mark.parametrize("characters", ["/////w==", "AAAA", "", "no base64", None, 3])
+def test_a_map_of_characters_that_lies(characters, tokenizer, folder):
+    """The package reserves what a map says that it is, 4 GiB and more, and panics."""
+    data = json.loads(tokenizer.to_str())
+    data["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": characters}
+    for normalizer in (
+        data["normalizer"],
+        {"type": "Sequence", "normalizers": [data["normalizer"]]},
+    ):
+        text = json.dumps({**data, "normalizer": normalizer})
+        (folder / "tokenizer.json").write_text(text)
+        with pytest.raises(ek.models.LoadError, match="no map of characters"):
+            ek.models.load_tokenizer(folder)
+    data["normalizer"]["precompiled_charsmap"] = "AAAAAA=="  # Of no character.
+    (folder / "tokenizer.json").write_text(json.dumps(data))
+    assert ek.models.load_tokenizer(folder).get_vocab_size() == tokenizer.get_vocab_size()
+
+
+def test_a_panic_of_the_tokenizers_is_an_error_of_the_file(tokenizer, folder, monkeypatch):
+    class Panic(BaseException):
+        pass
+
+    def panics(data):
+        raise Panic("a bound")
+
+    import tokenizers
+
+    (folder / "tokenizer.json").write_text(tokenizer.to_str())
+    broken = type("Tokenizer", (), {"from_buffer": staticmethod(panics)})
+    monkeypatch.setattr(tokenizers, "Tokenizer", broken)
+    with pytest.raises(ek.models.LoadError, match="it is no tokenizer .a bound"):
+        ek.models.load_tokenizer(folder)
+
+
 def test_options_of_the_model_that_make_no_sense():
     with pytest.raises(ValueError, match="embedding_scale=0.0, expected more than 0"):
         ek.models.CausalLM(embedding_scale=0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import secrets
@@ -295,7 +296,36 @@ def load_tokenizer(folder: PathLike, *, follow_links: bool = False) -> Any:
     found = opened.json(TOKENIZER, MAX_TOKENIZER_BYTES)
     if not isinstance(found.get("model"), dict):
         raise LoadError(where, "it has no `model`, which a tokenizer is made of.")
+    _check_maps(found, where)
     try:
         return Tokenizer.from_buffer(opened.data(TOKENIZER, MAX_TOKENIZER_BYTES))
-    except Exception as error:  # The package raises nothing narrower.
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # Errors of its own, and panics, which are no Exception.
         raise LoadError(where, f"it is no tokenizer ({error}).", "Fetch it again.") from error
+
+
+def _check_maps(found: Any, where: Path) -> None:
+    """Refuses a map of characters that says it is larger than it is: as much would be reserved.
+
+    It is of base64: four bytes are the size of a table of 32-bit numbers, which follows, and then
+    text.
+    """
+    if isinstance(found, list):
+        for each in found:
+            _check_maps(each, where)
+    if not isinstance(found, dict):
+        return
+    for key, value in found.items():
+        if key != "precompiled_charsmap":
+            _check_maps(value, where)
+            continue
+        try:
+            data = base64.b64decode(value, validate=True)
+        except (TypeError, ValueError):
+            data = b""
+        size = int.from_bytes(data[:4], "little")
+        if size % 4 or size > len(data) - 4:
+            raise LoadError(
+                where, "its `precompiled_charsmap` is no map of characters.", "Fetch it again."
+            )
