@@ -1,6 +1,7 @@
 """Models of transformers, read here under every backend, and written back."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -118,3 +119,23 @@ def test_transformers_reads_what_is_written(name, checkpoints, expected, backend
     with torch.no_grad():
         logits = theirs(tokens, use_cache=False).logits.numpy()
     np.testing.assert_allclose(logits, expected(name)["logits"], rtol=1e-5, atol=1e-5)
+
+
+def test_an_activation_that_a_convolution_has_no_other_of(checkpoints, tmp_path):
+    """In transformers `hidden_act` is that of Gated DeltaNet's short convolution as well."""
+    folder = shutil.copytree(checkpoints / "qwen3_next", tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "hidden_act": "gelu"}))
+    with pytest.raises(ek.models.LoadError, match="`hidden_act` is 'gelu', expected 'silu'"):
+        ek.models.from_pretrained(folder)
+    model = ek.models.CausalLM(
+        17,
+        width=8,
+        blocks=["gated_delta_net", {"type": "gated_mlp", "gate": "geglu"}],
+        embedding_scale=1.0,
+    )
+    model.build((None, None))
+    with pytest.raises(
+        ValueError, match="qwen3_next: it cannot say this .*'gelu', expected 'silu'"
+    ):
+        ek.models.save_pretrained(model, tmp_path / "other")

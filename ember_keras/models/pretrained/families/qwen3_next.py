@@ -54,6 +54,12 @@ def sparse(config: Config) -> list[bool]:
 def read(config: Config) -> Config:
     """The arguments of the model."""
     base.require_divides(config, "linear_num_key_heads", "linear_num_value_heads")
+    silu = base.ACTIVATIONS[config["hidden_act"]] == base.ACTIVATIONS["silu"]
+    if "linear_attention" in kinds(config) and not silu:
+        raise KeyProblem(
+            f"`hidden_act` is {config['hidden_act']!r}, expected 'silu': transformers gives it to "
+            "the short convolution of Gated DeltaNet too, which has SiLU alone here."
+        )
     epsilon = float(config["rms_norm_eps"])
     norm = {"type": "zero_centred_rms_norm", "epsilon": epsilon}
     attention = base.read_attention(
