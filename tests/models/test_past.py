@@ -121,6 +121,14 @@ def test_a_count_of_another_mixer_is_its_own(model):
         past_files.token_rows(arrays, model, "file")
 
 
+def test_the_same_model_of_experts_is_known_again_after_other_data(tmp_path):
+    """What a mixture reports of its last batch is no part of what the past depends on."""
+    model = made(["attention", "mixture_of_experts"])
+    model.read(PROMPT).save(tmp_path / "past.safetensors")
+    model(np.array([[7, 8, 9]]), training=False)
+    assert len(ek.models.Past.load(tmp_path / "past.safetensors", model)) == 1
+
+
 def test_another_model_is_refused(model, past, tmp_path):
     file = tmp_path / "past.safetensors"
     past.save(file)
@@ -132,6 +140,17 @@ def test_another_model_is_refused(model, past, tmp_path):
             ek.models.Past.load(file, other)
         with pytest.raises(ValueError, match="Past of another model"):
             other.generate([1], past=past)
+
+
+def test_one_other_number_is_another_model(model, past, tmp_path):
+    file = tmp_path / "past.safetensors"
+    past.save(file)
+    other = made()
+    table = ek.backend.to_numpy(other.embedding.embeddings).copy()
+    table[-1, -1] += 1
+    other.embedding.embeddings.assign(table)
+    with pytest.raises(ek.models.LoadError, match="weights"):
+        ek.models.Past.load(file, other)
 
 
 def parts(data):
