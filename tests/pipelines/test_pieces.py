@@ -110,6 +110,22 @@ def test_a_model_that_sees_what_it_is_to_predict_is_refused():
     assert build_model(causal, task, data).vocab_size == 16
 
 
+@pytest.mark.parametrize(
+    ("block", "words"),
+    [
+        ({"type": "mamba", "state_dim": 10**9}, "bytes of weights"),
+        ({"type": "mixture_of_experts", "num_experts": 10**9}, "bytes of weights"),
+        ({"type": "mlp", "hidden_dim": 10**12}, "bytes of weights"),
+        ({"type": "hyena", "order": 10**8}, "too many layers"),
+    ],
+)
+def test_a_model_that_no_machine_holds_is_refused_before_memory_is_taken(block, words, monkeypatch):
+    monkeypatch.setattr("ember_keras.pipelines.training.MOST_LAYERS", 200)
+    task = ek.registry.tasks.build("in_context_recall", length=8, train_samples=4)
+    with pytest.raises(ConfigError, match=f"asks for .*{words}.*smaller width"):
+        build_model({"type": "causal_lm", "width": 8, "blocks": [block]}, task, task.load(0))
+
+
 def test_configuration_round_trip():
     training = ek.registry.pipelines.build(EXPERIMENT)
     config = {"type": "training", **training.get_config()}

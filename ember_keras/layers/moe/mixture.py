@@ -129,20 +129,26 @@ class MixtureOfExperts(SequenceMixer):
         configs = [registry.plain(registry.part_config(each, EXPERTS)) for each in first]
         self.expert = configs[0] if experts is None else registry.plain(expert)
         self.experts = None if experts is None else configs
-        if experts is None:
-            configs = configs * self._count
         self.stacks: list[Any] = []
         self.whole: list[Any] = []
         self._starts: list[int] = []
         self._numbers: list[int] = []
+        if experts is None and isinstance(first[0], Experts):
+            first[0].connect(self._count)
+            self.stacks, self._starts = first, [0]
+            return
+
+        def config(number: int) -> Any:
+            return configs[0] if experts is None else configs[number]
+
         start = 0
         while start < self._count:
             end = start + 1
             made = first[start] if start < len(first) else None
             if made is None:
-                made = _expert(configs[start], self.dtype_policy, f"expert_{start}")
+                made = _expert(config(start), self.dtype_policy, f"expert_{start}")
             if isinstance(made, Experts):
-                while end < self._count and configs[end] == configs[start]:
+                while end < self._count and config(end) == config(start):
                     end += 1
                 made.connect(end - start)
                 self.stacks.append(made)

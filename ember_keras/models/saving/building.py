@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import json
-import math
-import re
 import tempfile
-import threading
 import warnings
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +14,17 @@ import h5py
 import keras
 
 from ember_keras.models.saving.archive import CONFIG, METADATA, WEIGHTS
+from ember_keras.models.saving.budget import Budget
 from ember_keras.models.saving.errors import LoadError, broken_config
 from ember_keras.models.saving.hdf5 import Stored
 from ember_keras.models.saving.objects import Table
 
 MULTIPLE = 8
 ROOM = 64 << 20
-OVERHEAD = 1 << 10
 LAYERS_EACH = 20
 LAYERS = 500
-"""What a model may take: `MULTIPLE` times the bytes of its weights and `ROOM`, each variable
-counted `OVERHEAD` bytes larger than its data; and so many layers for each array, and beyond."""
+"""What a model may take: `MULTIPLE` times the bytes of its weights and `ROOM`; and so many layers
+for each array, and beyond."""
 _ROOT = "ember_keras>SavedModelInside"
 
 
@@ -46,7 +41,16 @@ def build_model(
         compile_it: bool, whether to compile the model as it was when saved.
     """
     compile_config = config.pop("compile_config", None)
-    with _within_budget(stored, path) as budget:
+    limit = MULTIPLE * sum(array.nbytes for array in stored.values()) + ROOM
+
+    def refuse(what: str) -> LoadError:
+        return LoadError(
+            path,
+            f"its configuration asks for {what}, many times what the file holds.",
+            "The configuration and the weights do not belong together: do not trust this file.",
+        )
+
+    with Budget(limit, LAYERS_EACH * len(stored) + LAYERS, refuse) as budget:
         try:
             with keras.saving.custom_object_scope(table.used), warnings.catch_warnings():
                 # What Keras says where it cannot build a model; `_require_built` says it in full.
@@ -154,90 +158,3 @@ def _compile(model: Any, config: dict[str, Any], stored: dict[str, Stored]) -> N
     # An optimizer that had not begun when the model was saved has not begun when it is loaded.
     if model.built and model.optimizer is not None and saved > len(model.optimizer.variables):
         model.optimizer.build(model.trainable_variables)
-
-
-_budget: contextvars.ContextVar[_Budget | None] = contextvars.ContextVar("budget", default=None)
-_lock = threading.Lock()
-_users = 0
-_new_variable = keras.Variable.__init__
-_new_layer = keras.layers.Layer.__init__
-
-
-class _Budget:
-    def __init__(self, stored: dict[str, Stored], path: object):
-        self.limit = MULTIPLE * sum(array.nbytes for array in stored.values()) + ROOM
-        self.left = self.limit
-        self.layers = LAYERS_EACH * len(stored) + LAYERS
-        self.path = path
-        self.error: LoadError | None = None
-
-    def take_variable(self, shape: Any, dtype: Any) -> None:
-        sizes = [size for size in shape or () if isinstance(size, int)]
-        self.left -= math.prod(sizes) * _item_size(dtype) + OVERHEAD
-        if self.left < 0:
-            self._refuse(f"more than {self.limit:,} bytes of weights")
-
-    def take_layer(self) -> None:
-        self.layers -= 1
-        if self.layers < 0:
-            self._refuse("too many layers")
-
-    def check(self) -> None:
-        """Says again what was refused, where Keras has swallowed it."""
-        if self.error is not None:
-            raise self.error
-
-    def _refuse(self, what: str) -> None:
-        self.error = LoadError(
-            self.path,
-            f"its configuration asks for {what}, many times what the file holds.",
-            "The configuration and the weights do not belong together: do not trust this file.",
-        )
-        raise self.error
-
-
-def _item_size(dtype: Any) -> int:
-    bits = re.search(r"\d+", keras.backend.standardize_dtype(dtype))
-    return max(int(bits.group()) // 8, 1) if bits else 1
-
-
-def _counted_variable(
-    self: Any, initializer: Any, shape: Any = None, dtype: Any = None, *args: Any, **kwargs: Any
-) -> None:
-    budget = _budget.get()
-    if budget is not None:
-        budget.take_variable(getattr(initializer, "shape", ()) if shape is None else shape, dtype)
-    _new_variable(self, initializer, shape, dtype, *args, **kwargs)
-
-
-def _counted_layer(self: Any, *args: Any, **kwargs: Any) -> None:
-    budget = _budget.get()
-    if budget is not None:
-        budget.take_layer()
-    _new_layer(self, *args, **kwargs)
-
-
-@contextlib.contextmanager
-def _within_budget(stored: dict[str, Stored], path: object) -> Iterator[_Budget]:
-    """Refuses, while a file is loaded in this context, a model out of proportion to its weights.
-
-    A configuration of a few bytes can ask for any amount of memory, and Keras takes it as soon as a
-    variable is made. There is no other place to say no before that, so Keras's classes are given
-    constructors that count, for as long as a file is being loaded.
-    """
-    global _users  # noqa: PLW0603
-    budget = _Budget(stored, path)
-    token = _budget.set(budget)
-    with _lock:
-        _users += 1
-        keras.Variable.__init__ = _counted_variable
-        keras.layers.Layer.__init__ = _counted_layer
-    try:
-        yield budget
-    finally:
-        _budget.reset(token)
-        with _lock:
-            _users -= 1
-            if not _users:
-                keras.Variable.__init__ = _new_variable
-                keras.layers.Layer.__init__ = _new_layer
