@@ -7,6 +7,7 @@ second of `generate`, compiled before it is timed.
 """
 
 import argparse
+import math
 import time
 
 import ember_keras as ek  # Before Keras, as MLX needs it.
@@ -48,7 +49,7 @@ def _row(name, task, data, options):
     start = time.perf_counter()
     model.generate(prompt, options.tokens, seed=0)
     speed = options.tokens / (time.perf_counter() - start)
-    size = model.count_params()
+    size = sum(math.prod(w.shape) for w in model.trainable_weights)
     return f"{name:24}{size:>12,}{before:>9.3f}{after:>9.3f}{epoch:>9.1f}{speed:>10.1f}"
 
 
