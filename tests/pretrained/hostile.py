@@ -272,6 +272,14 @@ SPOILED = {
         config(rope_parameters={"rope_theta": "NaN"}),
         "`rope_theta` is 'NaN', expected a number above 0",
     ),
+    "an epsilon that no float holds": (
+        config(rms_norm_eps=10**400),
+        r"config.json: `rms_norm_eps` is 10+.*, expected a number above 0, at most 1.8e\+308",
+    ),
+    "positions that no float holds": (
+        config(rope_parameters={"rope_type": "default", "rope_theta": 10**400}),
+        r"config.json: `rope_theta` is 10+.*, expected a number above 0, at most 1.8e\+308",
+    ),
     "a vocabulary of billions": (config(vocab_size=1 << 40), "`vocab_size` is 1099511627776, exp"),
     "a large vocabulary": (config(vocab_size=1 << 24), r"is \(11, 8\), not \(16777216, 8\)"),
     "layers without end": (config(num_hidden_layers=1 << 30), "`num_hidden_layers` is 1073741824"),

@@ -6,7 +6,7 @@ A key that is not here is refused: it might change what the model computes.
 from __future__ import annotations
 
 import dataclasses
-import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,13 +59,18 @@ class Whole(Key):
         return type(value) is int and self.least <= value <= self.most
 
 
-class Number(Key):
-    """A finite number above 0."""
+def is_number(value: Any) -> bool:
+    """Whether a value is a number above 0 that a float holds: JSON's whole numbers have no end."""
+    return type(value) in (int, float) and 0 < value <= sys.float_info.max
 
-    expected = "a number above 0"
+
+class Number(Key):
+    """A number above 0, of a float's range."""
+
+    expected = f"a number above 0, at most {sys.float_info.max:.1e}"
 
     def allows(self, value: Any) -> bool:
-        return type(value) in (int, float) and 0 < value < math.inf
+        return is_number(value)
 
 
 class Flag(Key):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
-from ember_keras.models.pretrained.keys import Key, KeyProblem, Number
+from ember_keras.models.pretrained.keys import Key, KeyProblem, Number, is_number
 
 KEYS: Mapping[str, Key] = {
     "rope_parameters": Key(),
@@ -80,6 +79,6 @@ def write(mixer: dict[str, Any]) -> dict[str, Any]:
 
 def _number(given: dict[str, Any], key: str, default: float | None = None) -> float:
     value = given.pop(key, default)
-    if type(value) not in (int, float) or not 0 < value < math.inf:
-        raise KeyProblem(f"`{key}` is {value!r}, expected a number above 0.")
+    if not is_number(value):
+        raise KeyProblem(f"`{key}` is {value!r}, expected {Number.expected}.")
     return float(value)
