@@ -27,8 +27,10 @@ def test_spoiled_folder(name, folder):
     spoil, words = hostile.SPOILED[name]
     spoil(folder)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(ek.models.LoadError, match=words):
+    with pytest.raises(ek.models.LoadError, match=words) as caught:
         ek.models.from_pretrained(folder)
+    text = str(caught.value)
+    assert text.isprintable() and len(text) - len(str(folder)) < 500
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 200_000, "kilobytes"
     assert not (folder / "opened").exists()

@@ -18,6 +18,24 @@ def popen(canary):
     return layer("Popen", {"args": ["touch", str(canary)]}, "subprocess", "Popen")
 
 
+# Text that would flood the screen or clear it.
+
+
+@hostile("none", r"at `model\..*names 'other>x+\.\.\.x+', which is neither")
+def name_of_megabytes(good, path, canary):
+    with_layer(good, path, {**layer("A", {}), "registered_name": "other>" + "x" * (4 << 20)})
+
+
+@hostile("none", r"at `model\.\\x1b\[2J")
+def key_that_clears_the_screen(good, path, canary):
+    with_config(good, path, lambda config: config["config"].update({"\x1b[2J": popen(canary)}))
+
+
+@hostile("none", "Popen")
+def key_that_is_half_a_character(good, path, canary):
+    with_config(good, path, lambda config: config["config"].update({"\ud800": popen(canary)}))
+
+
 # Code in the configuration: rules 1, 3 and 4.
 
 

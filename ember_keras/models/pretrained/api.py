@@ -14,6 +14,7 @@ import ml_dtypes
 import numpy as np
 
 from ember_keras import backend
+from ember_keras.config.shown import shown
 from ember_keras.models.causal_lm import CausalLM
 from ember_keras.models.pretrained import checkpoint as tensors
 from ember_keras.models.pretrained.describing import describe, first_difference
@@ -74,7 +75,8 @@ def from_pretrained(
     if family is None:
         raise LoadError(
             where,
-            f"`model_type` is {config.get('model_type')!r}, expected one of {', '.join(FAMILIES)}.",
+            f"`model_type` is {shown(config.get('model_type'))}, expected one of "
+            f"{', '.join(FAMILIES)}.",
             "No other family has equal layers here.",
         )
     try:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ember_keras.config.shown import escaped, shown
 from ember_keras.models.pretrained.folder import DISTRUST, FETCH, Folder, needs
 from ember_keras.models.saving.errors import LoadError
 from ember_keras.models.saving.plain_json import read_json
@@ -108,14 +109,14 @@ class Checkpoint:
                 if name in self.tensors:
                     raise LoadError(
                         path,
-                        f"the tensor {name!r} is in `{self.tensors[name].file}` too.",
+                        f"the tensor {shown(name)} is in `{self.tensors[name].file}` too.",
                         DISTRUST,
                     )
                 if dtype is None:
                     raise LoadError(
                         path,
-                        f"the tensor {name!r} has the dtype {part.get_dtype()}, expected one of "
-                        f"{', '.join(DTYPES)}.",
+                        f"the tensor {shown(name)} has the dtype {part.get_dtype()}, expected one "
+                        f"of {', '.join(DTYPES)}.",
                         "Quantized checkpoints are not loaded: fetch the model as it was trained.",
                     )
                 self.tensors[name] = Stored(file, shape, dtype)
@@ -126,8 +127,8 @@ class Checkpoint:
             if where.get(name) != mapped.get(name):
                 raise LoadError(
                     self.folder.path / INDEX,
-                    f"the tensor {name!r} is in {where.get(name, 'no file')}, and the index says "
-                    f"{mapped.get(name, 'nothing of it')}.",
+                    f"the tensor {shown(name)} is in {where.get(name, 'no file')}, and the index "
+                    f"says {mapped.get(name, 'nothing of it')}.",
                     FETCH,
                 )
 
@@ -145,8 +146,8 @@ def _index(folder: Folder) -> dict[str, str] | None:
         hint = "Fetch the safetensors of this model."
         if pickles:
             hint = (
-                f"`{pickles[0]}` is a pickle, which runs code, and is never loaded: fetch the "
-                "safetensors of this model, or convert it where you trust it."
+                f"`{escaped(pickles[0])}` is a pickle, which runs code, and is never loaded: fetch "
+                "the safetensors of this model, or convert it where you trust it."
             )
         raise LoadError(folder.path, f"neither `{SINGLE}` nor `{INDEX}` is in it.", hint)
     mapped = folder.json(INDEX).get("weight_map")
@@ -156,8 +157,8 @@ def _index(folder: Folder) -> dict[str, str] | None:
         if not isinstance(file, str) or not _SHARD.fullmatch(file):
             raise LoadError(
                 folder.path / INDEX,
-                f"it says that {name!r} is in {file!r}, expected the plain name of a "
-                "`.safetensors` file of this folder.",
+                f"it says that {shown(name)} is in {shown(file)}, expected the plain name "
+                "of a `.safetensors` file of this folder.",
                 DISTRUST,
             )
     shards = len(set(mapped.values()))

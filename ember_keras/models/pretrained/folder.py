@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from ember_keras.config.shown import shown
 from ember_keras.models.saving.errors import LoadError
 from ember_keras.models.saving.plain_json import read_json
 
@@ -59,7 +60,7 @@ class Folder:
         path = self.path / name
         if not _NAME.fullmatch(name):
             raise LoadError(
-                self.path, f"it names the file {name!r}, expected a plain name.", DISTRUST
+                self.path, f"it names the file {shown(name)}, expected a plain name.", DISTRUST
             )
         if name not in self.names:
             raise LoadError(self.path, f"the file `{name}` is missing.", "Fetch it again.")

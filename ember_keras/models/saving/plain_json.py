@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from ember_keras.config.shown import shown
 from ember_keras.models.saving.errors import DAMAGED, LoadError
 
 MAX_DEPTH = 200
@@ -45,5 +46,5 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r} stands twice in one object")
+        raise ValueError(f"the key {shown(twice)} stands twice in one object")
     return found
