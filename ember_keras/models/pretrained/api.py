@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from ember_keras.models.pretrained.keys import KeyProblem, read_keys
 from ember_keras.models.pretrained.places import compare, fill, places
 from ember_keras.models.saving.errors import LoadError
 from ember_keras.models.saving.files import DEFAULT_MAX_BYTES
+from ember_keras.models.saving.writing import explain, hidden, sync, sync_folder
 
 PathLike = str | os.PathLike[str]
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
@@ -128,7 +128,7 @@ def save_pretrained(
 
     The model must be one that a family has: one that `from_pretrained` gave, or one of the same
     blocks. Before anything is written, the configuration is read back and compared with the model,
-    so that no option is lost. The folder appears whole or not at all.
+    so that no option is lost. The folder appears whole or not at all, after a power cut as well.
 
     Args:
         model: CausalLM, built.
@@ -196,20 +196,26 @@ def save_pretrained(
             f"Cannot save to {folder}: it is there and not an empty folder. Choose another name, "
             "or remove it first."
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.parent / f".{target.name}.{secrets.token_hex(4)}.partial"
-    partial.mkdir()
-    try:
-        tensors.write(partial, sizes, arrays(), max_shard_bytes)
-        _write_json(partial / CONFIG, config)
-        if tokenizer is not None:
-            (partial / TOKENIZER).write_text(tokenizer.to_str(pretty=False), encoding="utf-8")
-            _write_json(partial / "tokenizer_config.json", _TOKENIZER_CLASS)
-        if target.exists():
-            target.rmdir()
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with hidden(target, ".partial") as partial:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial.mkdir()
+            tensors.write(partial, sizes, arrays(), max_shard_bytes)
+            _write_json(partial / CONFIG, config)
+            if tokenizer is not None:
+                (partial / TOKENIZER).write_text(tokenizer.to_str(pretty=False), encoding="utf-8")
+                _write_json(partial / "tokenizer_config.json", _TOKENIZER_CLASS)
+            for path in partial.iterdir():
+                sync(path)
+            sync_folder(partial)
+            if target.exists():
+                target.rmdir()
+            partial.rename(target)
+            sync_folder(target.parent)
+        except OSError as error:
+            raise explain(error, target) from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 _TOKENIZER_CLASS = {"tokenizer_class": "PreTrainedTokenizerFast"}

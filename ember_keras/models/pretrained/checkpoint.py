@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import re
 import struct
 from collections.abc import Iterable, Iterator
@@ -212,6 +213,12 @@ def _safe_open(path: Path) -> Iterator[Any]:
             raise LoadError(path, f"it cannot be read ({error}).", FETCH) from None
 
 
+def _system_error(error: Exception) -> OSError:
+    """The error of the system that `safetensors` tells of in words."""
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))
+
+
 def write(
     folder: Path, shapes: dict[str, int], tensors: Iterable[tuple[str, np.ndarray]], shard: int
 ) -> None:
@@ -224,6 +231,7 @@ def write(
         shard: int, the most bytes of tensors that a file has, unless one alone is larger.
     """
     try:
+        from safetensors import SafetensorError
         from safetensors.numpy import save_file
     except ImportError:
         raise needs("safetensors") from None
@@ -244,7 +252,10 @@ def write(
         for _ in names:
             name, array = next(given)
             held[name] = np.ascontiguousarray(array)
-        save_file(held, folder / file, metadata={"format": "pt"})
+        try:
+            save_file(held, folder / file, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise _system_error(error) from error
     if len(plan) > 1:
         places = {name: file for names, file in zip(plan, files, strict=True) for name in names}
         index = {"metadata": {"total_size": sum(shapes.values())}, "weight_map": places}
