@@ -187,6 +187,10 @@ HOSTILE = {
     ),
     "changed data": lambda header, body: joined(header, bytes([body[0] ^ 1]) + body[1:]),
     "length of another": length_of_another,
+    "an array that clears the screen": lambda header, body: joined({**header, "\x1b[2J": {}}, body),
+    "an array of a long name": lambda header, body: joined({**header, "x" * 99_999: {}}, body),
+    "a long room": changed("__metadata__", room="x" * 99_999),
+    "a long place": changed("logits", data_offsets=["\ud800" * 9_999]),
 }
 
 
@@ -195,8 +199,9 @@ def test_hostile_files_are_refused(model, past, tmp_path, kind):
     good, bad = tmp_path / "good.safetensors", tmp_path / "bad.safetensors"
     past.save(good)
     bad.write_bytes(HOSTILE[kind](*parts(good.read_bytes())))
-    with pytest.raises(ek.models.LoadError):
+    with pytest.raises(ek.models.LoadError) as caught:
         ek.models.Past.load(bad, model)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 500
 
 
 def test_no_file_or_too_large(model, past, tmp_path):
