@@ -38,6 +38,12 @@ _TYPES = {
 }
 _POOLED = ("waiting", "count", "output", "number")
 """What stands in the state of a `Pooled`, `mixer` aside."""
+_OTHER = {
+    "format": "another format",
+    "configuration": "another configuration",
+    "weights": "other weights",
+}
+"""What a past is of where one of its facts is not the model's."""
 _OTHERWISE = "It was damaged, or is no past of this model: read the prompt again and save it."
 
 
@@ -121,7 +127,9 @@ class Reader:
         length = int.from_bytes(self._file.read(8), "little")
         if self._size < 8 or not 0 < length <= min(_MAX_HEADER, self._size - 8):
             raise LoadError(self.path, f"its header has {length:,} bytes.", _OTHERWISE)
-        header = read_json(self._file.read(length), self.path, "header")
+        header = read_json(
+            self._file.read(length), self.path, "header", _OTHERWISE, "past of a model"
+        )
         self._start = 8 + length
         facts = header.pop("__metadata__", None) if isinstance(header, dict) else None
         if not isinstance(facts, dict) or facts.get("format") != _FORMAT:
@@ -135,7 +143,7 @@ class Reader:
             if self._facts.get(name) != value:
                 raise LoadError(
                     self.path,
-                    f"it was saved by a model of another {name}.",
+                    f"it was saved by a model of {_OTHER[name]}.",
                     "Load it for the model that read it, or read the prompt again.",
                 )
 

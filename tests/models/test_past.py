@@ -125,8 +125,8 @@ def test_another_model_is_refused(model, past, tmp_path):
     file = tmp_path / "past.safetensors"
     past.save(file)
     for other, words in (
-        (made(["mamba"]), "another configuration"),
-        (made(seed=1), "another weights"),
+        (made(["mamba"]), "a model of another configuration"),
+        (made(seed=1), "a model of other weights"),
     ):
         with pytest.raises(ek.models.LoadError, match=words):
             ek.models.Past.load(file, other)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ember_keras.config.shown import escaped, shown
-from ember_keras.models.pretrained.folder import DISTRUST, FETCH, Folder, needs
+from ember_keras.models.pretrained.folder import CHECKPOINT, DISTRUST, FETCH, Folder, needs
 from ember_keras.models.saving.errors import LoadError
 from ember_keras.models.saving.plain_json import read_json
 
@@ -191,7 +191,7 @@ def _check_header(path: Path) -> None:
                 "It is cut short or no safetensors file: fetch it again, or do not trust it.",
             )
         file.seek(8)
-        read_json(file.read(length), path, "header", FETCH)
+        read_json(file.read(length), path, "header", FETCH, CHECKPOINT)
 
 
 @contextlib.contextmanager

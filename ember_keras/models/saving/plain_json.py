@@ -12,14 +12,28 @@ MAX_DEPTH = 200
 _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 
-def read_json(data: bytes, path: object, member: str, mend: str = DAMAGED) -> Any:
-    """Reads a member of an archive, and refuses what is too deep, not JSON, or has a key twice."""
+def read_json(
+    data: bytes,
+    path: object,
+    member: str,
+    mend: str = DAMAGED,
+    writer: str = "model that Keras saves",
+) -> Any:
+    """Reads a part of a file, and refuses what is too deep, not JSON, or has a key twice.
+
+    Args:
+        data: bytes, the text.
+        path: str or path-like, the file.
+        member: str, what the text is in it.
+        mend: str, what to do where it is no JSON.
+        writer: str, what such files come from, of which none is so deep.
+    """
     depth = _depth(data)
     if depth > MAX_DEPTH:
         raise LoadError(
             path,
             f"`{member}` nests {depth} levels, expected at most {MAX_DEPTH}.",
-            "No model that Keras saves is that deep: do not trust this file.",
+            f"No {writer} is that deep: do not trust this file.",
         )
     try:
         return json.loads(data.decode("utf-8"), object_pairs_hook=_unique)
