@@ -291,6 +291,26 @@ def our_unknown_key(good, path, canary):
     with_ours(good, path, blocks=[{"type": "attention", "pickled": "x"}])
 
 
+@hostile("none", "`CausalLM` received the unknown argument 'foo'")
+def our_unknown_argument(good, path, canary):
+    with_ours(good, path, foo=1)
+
+
+@hostile("none", r"built \(`CausalLM` received width='16' \(str\), expected an int\)\. It")
+def our_width_in_words(good, path, canary):
+    with_ours(good, path, width="16")
+
+
+@hostile("none", r"built \(`CausalLM` received width=nan \(float\), expected an int\)\. It")
+def our_width_of_no_number(good, path, canary):
+    with_ours(good, path, width=float("nan"))
+
+
+@hostile("none", r"built \('Dense': Unrecognized keyword arguments passed to Dense: \{'foo': 1\}")
+def unknown_argument_of_a_layer(good, path, canary):
+    with_layer(good, path, layer("Dense", {"units": 2, "foo": 1}))
+
+
 @hostile("rule 7", "at most 10000 blocks")
 def our_endless_repeats(good, path, canary):
     with_ours(good, path, repeats=10**9)
