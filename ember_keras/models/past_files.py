@@ -124,9 +124,16 @@ class Reader:
 
     def _read_header(self) -> None:
         self._size = os.fstat(self._file.fileno()).st_size
-        length = int.from_bytes(self._file.read(8), "little")
-        if self._size < 8 or not 0 < length <= min(_MAX_HEADER, self._size - 8):
-            raise LoadError(self.path, f"its header has {length:,} bytes.", _OTHERWISE)
+        length, most = (
+            int.from_bytes(self._file.read(8), "little"),
+            min(_MAX_HEADER, self._size - 8),
+        )
+        if not 0 < length <= most:  # The number itself may be the first bytes of any other file.
+            raise LoadError(
+                self.path,
+                f"it does not begin with the length of a header, 1 to {max(most, 1):,} bytes.",
+                _OTHERWISE,
+            )
         header = read_json(
             self._file.read(length), self.path, "header", _OTHERWISE, "past of a model"
         )

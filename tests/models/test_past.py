@@ -204,6 +204,15 @@ def test_hostile_files_are_refused(model, past, tmp_path, kind):
     assert str(caught.value).isprintable() and len(str(caught.value)) < 500
 
 
+def test_a_link_to_another_file_tells_nothing_of_it(model, tmp_path):
+    (tmp_path / "secret").write_bytes(b"hunter2:" * 9)
+    (tmp_path / "past.safetensors").symlink_to(tmp_path / "secret")
+    with pytest.raises(ek.models.LoadError, match="does not begin with the length") as caught:
+        ek.models.Past.load(tmp_path / "past.safetensors", model)
+    number = int.from_bytes(b"hunter2:", "little")
+    assert "hunt" not in str(caught.value) and f"{number:,}" not in str(caught.value)
+
+
 def test_no_file_or_too_large(model, past, tmp_path):
     with pytest.raises(FileNotFoundError):
         ek.models.Past.load(tmp_path / "none.safetensors", model)
