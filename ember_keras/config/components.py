@@ -30,7 +30,7 @@ class Component:
 
 def nearest(name: object, valid: Iterable[str]) -> str:
     """The end of an error: ` Did you mean 'x'?`, or nothing where no name is near."""
-    word, words = str(name), list(valid)
+    word, words = str(name)[:100], list(valid)
     found = difflib.get_close_matches(word, words, n=1, cutoff=0.8)
     found = found or [known for known in words if word in known.split("_")][:2]
     found = found or difflib.get_close_matches(word, words, n=1, cutoff=0.6)

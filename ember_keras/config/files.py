@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from ember_keras.config.shown import shown
 from ember_keras.config.validation import ConfigError
 
 MAX_BYTES = 1 << 20
@@ -41,11 +42,14 @@ class _Loader(yaml.SafeLoader):
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is not a string; quote it", key_node.start_mark
+                    None,
+                    None,
+                    f"the key {shown(key)} is not a string; quote it",
+                    key_node.start_mark,
                 )
             if key in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                    None, None, f"the key {shown(key)} stands twice", key_node.start_mark
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
@@ -86,7 +90,7 @@ def from_yaml(text: str, source: str = "<text>") -> Any:
     Raises:
         ConfigError: the text is no YAML, is too large or too deep, or has a key twice.
     """
-    if len(text.encode()) > MAX_BYTES:
+    if len(text.encode(errors="surrogatepass")) > MAX_BYTES:
         raise ConfigError("", f"{source}: a configuration of over {MAX_BYTES} bytes is not read.")
     try:
         return yaml.load(text, _Loader)  # noqa: S506, a SafeLoader with fewer features
@@ -94,7 +98,7 @@ def from_yaml(text: str, source: str = "<text>") -> Any:
         mark = error.problem_mark or error.context_mark
         at = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise ConfigError("", f"{source}:{at}: {error.problem or error.context}.") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # A ValueError: a number Python cannot read.
         raise ConfigError("", f"{source}: not readable as YAML: {error}.") from None
 
 
@@ -150,7 +154,7 @@ def set_value(config: dict[str, Any], assignment: str) -> None:
         or not keys
         or "".join(re.split(r"[.\[\]]", target)) != "".join(key.strip("[]") for key in keys)
     ):
-        raise ConfigError("", f"--set received {assignment!r}; expected key.key=value.")
+        raise ConfigError("", f"--set received {shown(assignment)}; expected key.key=value.")
     value = from_yaml(text, f"--set {target}") if text else ""
     node: Any = config
     path = ""

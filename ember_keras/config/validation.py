@@ -17,6 +17,7 @@ import pydantic
 
 from ember_keras.config import aliases, presets
 from ember_keras.config.components import Component, nearest
+from ember_keras.config.shown import escaped, message, shown
 
 # What any Keras layer takes beside its own arguments; only Python code may pass these.
 _BASE_ARGUMENTS = ("name", "dtype", "trainable")
@@ -28,7 +29,8 @@ class ConfigError(ValueError):
     def __init__(self, path: str, problem: str):
         self.path = path
         self.problem = problem
-        super().__init__(f"{path}: {problem}" if path else problem)
+        where = f"{escaped(path, 200)}: " if path else ""
+        super().__init__(where + message(problem))
 
 
 def join(path: str, key: str | int) -> str:
@@ -94,8 +96,8 @@ def validate_component(
     if not isinstance(config, dict):
         raise ConfigError(
             path,
-            f"received {config!r} ({type(config).__name__}), expected a name out of {where}, or a "
-            "mapping with `type` and its arguments.",
+            f"received {shown(config)} ({type(config).__name__}), expected a name out of {where}, "
+            "or a mapping with `type` and its arguments.",
         )
     if "models" in kinds and "preset" in config:
         try:
@@ -114,7 +116,7 @@ def validate_component(
         known = [n for k in kinds for n in table(k).names()]
         raise ConfigError(
             join(path, "type"),
-            f"received {name!r}, expected a name out of {where}: {_names(kinds, table)}."
+            f"received {shown(name)}, expected a name out of {where}: {_names(kinds, table)}."
             + nearest(name, known),
         )
     cls = table(kind).get(name)
@@ -203,8 +205,8 @@ def _check(value: Any, annotation: Any, table: Callable[[str], Any], path: str) 
     if not isinstance(value, list | tuple):
         raise ConfigError(
             path,
-            f"received {value!r} ({type(value).__name__}), expected a list of names or mappings "
-            f"out of {' or '.join(kinds)}.",
+            f"received {shown(value)} ({type(value).__name__}), expected a list of names or "
+            f"mappings out of {' or '.join(kinds)}.",
         )
     return [_check_part(item, kinds, table, join(path, i)) for i, item in enumerate(value)]
 
@@ -216,8 +218,8 @@ def _check_section(value: Any, section: type, table: Callable[[str], Any], path:
     if not isinstance(value, dict):
         raise ConfigError(
             path,
-            f"received {value!r} ({type(value).__name__}), expected a mapping with keys out of "
-            f"{', '.join(fields)}.",
+            f"received {shown(value)} ({type(value).__name__}), expected a mapping with keys out "
+            f"of {', '.join(fields)}.",
         )
     for key in value:
         if key not in fields:
@@ -277,4 +279,4 @@ def _first_problem(
     if problem["type"] == "literal_error":
         options = str(problem.get("ctx", {}).get("expected", "")).replace("'", "")
         hint = nearest(received, options.replace(" or ", ", ").split(", "))
-    return path, f"received {received!r} ({type(received).__name__}). {expected}.{hint}"
+    return path, f"received {shown(received)} ({type(received).__name__}). {expected}.{hint}"

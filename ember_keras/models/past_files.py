@@ -39,6 +39,12 @@ _TYPES = {
 }
 _POOLED = ("waiting", "count", "output", "number")
 """What stands in the state of a `Pooled`, `mixer` aside."""
+_OTHER = {
+    "format": "another format",
+    "configuration": "another configuration",
+    "weights": "other weights",
+}
+"""What a past is of where one of its facts is not the model's."""
 _OTHERWISE = "It was damaged, or is no past of this model: read the prompt again and save it."
 
 
@@ -124,10 +130,19 @@ class Reader:
 
     def _read_header(self) -> None:
         self._size = os.fstat(self._file.fileno()).st_size
-        length = int.from_bytes(self._file.read(8), "little")
-        if self._size < 8 or not 0 < length <= min(_MAX_HEADER, self._size - 8):
-            raise LoadError(self.path, f"its header has {length:,} bytes.", _OTHERWISE)
-        header = read_json(self._file.read(length), self.path, "header")
+        length, most = (
+            int.from_bytes(self._file.read(8), "little"),
+            min(_MAX_HEADER, self._size - 8),
+        )
+        if not 0 < length <= most:  # The number itself may be the first bytes of any other file.
+            raise LoadError(
+                self.path,
+                f"it does not begin with the length of a header, 1 to {max(most, 1):,} bytes.",
+                _OTHERWISE,
+            )
+        header = read_json(
+            self._file.read(length), self.path, "header", _OTHERWISE, "past of a model"
+        )
         self._start = 8 + length
         facts = header.pop("__metadata__", None) if isinstance(header, dict) else None
         if not isinstance(facts, dict) or facts.get("format") != _FORMAT:
@@ -141,7 +156,7 @@ class Reader:
             if self._facts.get(name) != value:
                 raise LoadError(
                     self.path,
-                    f"it was saved by a model of another {name}.",
+                    f"it was saved by a model of {_OTHER[name]}.",
                     "Load it for the model that read it, or read the prompt again.",
                 )
 

@@ -17,6 +17,7 @@ import keras
 from ember_keras import backend, registry
 from ember_keras.callbacks import BudgetedSchedule, SaveEveryEpoch, StopOnNaN, TimeBudget
 from ember_keras.config import Component, ConfigError, to_json, to_yaml
+from ember_keras.config.shown import shown
 from ember_keras.models.saving import load_model, save_model
 from ember_keras.models.saving.budget import Budget
 from ember_keras.pipelines import figures
@@ -41,6 +42,8 @@ Report = Callable[[str], None]
 """Takes one line on what a pipeline is doing; the pipeline itself prints nothing."""
 
 
+MAX_SEED = 2**32 - 1
+"""The largest that numpy starts from."""
 _TRAINING, _SAMPLE = TrainingSettings(), SampleSettings()
 
 
@@ -72,7 +75,8 @@ class Training:
         model: a name or configuration of `registry.models`. Sizes that follow from the data, such
             as `vocab_size` and `num_classes`, may be left out.
         name: str or None. The name of the run and its folder; None takes the task's name.
-        seed: int. Starts every source of chance: weights, data order, dropout and sampling.
+        seed: int, 0 to 2**32 - 1. Starts every source of chance: weights, data order, dropout and
+            sampling.
         training: TrainingSettings.
         sample: SampleSettings or None. The text that a model of text writes at the end.
 
@@ -107,8 +111,10 @@ class Training:
         self.model = registry.check(model, ("models",))
         self.name = name if name is not None else registry.tasks.name_of(self.task) or "run"
         check_name(self.name)
-        if seed < 0:
-            raise ConfigError("seed", f"received {seed}; expected 0 or more.")
+        if not 0 <= seed <= MAX_SEED:
+            raise ConfigError(
+                "seed", f"received {shown(seed)}, expected a whole number from 0 to {MAX_SEED}."
+            )
         self.seed = seed
         self.training = training
         self.sample = sample

@@ -133,8 +133,8 @@ def test_another_model_is_refused(model, past, tmp_path):
     file = tmp_path / "past.safetensors"
     past.save(file)
     for other, words in (
-        (made(["mamba"]), "another configuration"),
-        (made(seed=1), "another weights"),
+        (made(["mamba"]), "a model of another configuration"),
+        (made(seed=1), "a model of other weights"),
     ):
         with pytest.raises(ek.models.LoadError, match=words):
             ek.models.Past.load(file, other)
@@ -206,6 +206,10 @@ HOSTILE = {
     ),
     "changed data": lambda header, body: joined(header, bytes([body[0] ^ 1]) + body[1:]),
     "length of another": length_of_another,
+    "an array that clears the screen": lambda header, body: joined({**header, "\x1b[2J": {}}, body),
+    "an array of a long name": lambda header, body: joined({**header, "x" * 99_999: {}}, body),
+    "a long room": changed("__metadata__", room="x" * 99_999),
+    "a long place": changed("logits", data_offsets=["\ud800" * 9_999]),
 }
 
 
@@ -214,8 +218,18 @@ def test_hostile_files_are_refused(model, past, tmp_path, kind):
     good, bad = tmp_path / "good.safetensors", tmp_path / "bad.safetensors"
     past.save(good)
     bad.write_bytes(HOSTILE[kind](*parts(good.read_bytes())))
-    with pytest.raises(ek.models.LoadError):
+    with pytest.raises(ek.models.LoadError) as caught:
         ek.models.Past.load(bad, model)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 500
+
+
+def test_a_link_to_another_file_tells_nothing_of_it(model, tmp_path):
+    (tmp_path / "secret").write_bytes(b"hunter2:" * 9)
+    (tmp_path / "past.safetensors").symlink_to(tmp_path / "secret")
+    with pytest.raises(ek.models.LoadError, match="does not begin with the length") as caught:
+        ek.models.Past.load(tmp_path / "past.safetensors", model)
+    number = int.from_bytes(b"hunter2:", "little")
+    assert "hunt" not in str(caught.value) and f"{number:,}" not in str(caught.value)
 
 
 def test_no_file_or_too_large(model, past, tmp_path):

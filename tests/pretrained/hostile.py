@@ -194,7 +194,10 @@ SPOILED = {
         lambda f: raw(f / "model.safetensors", b"{}", b"", 1 << 60),
         "declares a header of 1,152,921,504,606,846,976 bytes",
     ),
-    "a deep header": (lambda f: raw(f / "model.safetensors", b"[" * 5000), "nests 5000 levels"),
+    "a deep header": (
+        lambda f: raw(f / "model.safetensors", b"[" * 5000),
+        r"nests 5000 levels.*No checkpoint of a model is that deep",
+    ),
     "a header that is no JSON": (lambda f: raw(f / "model.safetensors", b"{x}"), "not valid JSON"),
     "a tensor named twice": (twice, "stands twice"),
     "a dtype of quantized weights": (
@@ -244,7 +247,10 @@ SPOILED = {
         "not a regular file",
     ),
     "no configuration": (lambda f: os.remove(f / "config.json"), "`config.json` is missing"),
-    "a deep configuration": (write("config.json", b"[" * 9999), "nests 9999 levels"),
+    "a deep configuration": (
+        write("config.json", b"[" * 9999),
+        r"nests 9999 levels.*No checkpoint of a model is that deep",
+    ),
     "a configuration that is a list": (write("config.json", b"[]"), "holds a list, expected"),
     "a long configuration": (write("config.json", b" " * (17 << 20)), "17,825,792 bytes, expected"),
     "a key that stands twice": (write("config.json", b'{"a": 1, "a": 2}'), "'a' stands twice"),
@@ -271,6 +277,37 @@ SPOILED = {
     "positions of no number": (
         config(rope_parameters={"rope_theta": "NaN"}),
         "`rope_theta` is 'NaN', expected a number above 0",
+    ),
+    "an epsilon that no float holds": (
+        config(rms_norm_eps=10**400),
+        r"config.json: `rms_norm_eps` is 10+.*, expected a number above 0, at most 1.8e\+308",
+    ),
+    "positions that no float holds": (
+        config(rope_parameters={"rope_type": "default", "rope_theta": 10**400}),
+        r"config.json: `rope_theta` is 10+.*, expected a number above 0, at most 1.8e\+308",
+    ),
+    "positions that are not a number": (
+        config(rope_scaling={"rope_theta": float("nan")}, rope_parameters=None),
+        "`rope_theta` is nan, expected a number above 0",
+    ),
+    "a width of megabytes": (config(hidden_size="x" * (9 << 20)), r"`hidden_size` is 'xx.*\.\.\.x"),
+    "a width of many digits": (config(hidden_size=10**4000), r"`hidden_size` is 100.*\.\.\.00"),
+    "a key that clears the screen": (config(**{"\x1b[2J": 1}), r"the key `\\x1b\[2J` is unknown"),
+    "a key that is half a character": (config(**{"\ud800": 1}), r"the key `\\ud800` is unknown"),
+    "a key of megabytes": (config(**{"x" * (9 << 20): 1}), r"the key `x+\.\.\.x+` is unknown"),
+    "a key of the positions that clears the screen": (
+        config(rope_parameters={"rope_type": "default", "rope_theta": 1.0, "\x1b[2J": 1}),
+        r"the unknown key `\\x1b\[2J`",
+    ),
+    "a family that clears the screen": (config(model_type="\x1b[2J"), r"is '\\x1b\[2J', expected"),
+    "heads of megabytes": (config(architectures=["x" * (9 << 20)]), r"is \['x.*x'\], expected"),
+    "a tensor that clears the screen": (
+        replaced("\x1b[2J", np.zeros(3, "f4")),
+        r"no place for: '\\x1b\[2J'",
+    ),
+    "a pickle that clears the screen": (
+        then(lambda f: os.remove(f / "model.safetensors"), write("\x1b[2J.bin", b"")),
+        r"`\\x1b\[2J.bin` is a pickle",
     ),
     "a vocabulary of billions": (config(vocab_size=1 << 40), "`vocab_size` is 1099511627776, exp"),
     "a large vocabulary": (config(vocab_size=1 << 24), r"is \(11, 8\), not \(16777216, 8\)"),

@@ -1,7 +1,10 @@
 """Files are not believed: each of these folders is refused, in words, and nothing of it runs."""
 
 import json
+import os
 import resource
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -27,8 +30,10 @@ def test_spoiled_folder(name, folder):
     spoil, words = hostile.SPOILED[name]
     spoil(folder)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(ek.models.LoadError, match=words):
+    with pytest.raises(ek.models.LoadError, match=words) as caught:
         ek.models.from_pretrained(folder)
+    text = str(caught.value)
+    assert text.isprintable() and len(text) - len(str(folder)) < 500
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 200_000, "kilobytes"
     assert not (folder / "opened").exists()
@@ -211,9 +216,66 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_the_packages(folder, monkeypatch):
-    import sys
+@pytest.mark.skipif(sys.platform == "win32", reason="RLIMIT_FSIZE")
+def test_full_disk(tmp_path):
+    code = f"""
+import os, resource, signal
+from pretrained import hostile
+import ember_keras as ek
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+model = hostile.small_model()
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    ek.models.save_pretrained(model, {str(tmp_path / "model")!r})
+except OSError as error:
+    print(error)
+"""
+    path = os.pathsep.join(map(os.path.abspath, sys.path))
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert f"Cannot save to {tmp_path / 'model'}: File too large. No file" in done.stdout, done
+    assert "Free some space, or save to another disk." in done.stdout
+    assert list(tmp_path.iterdir()) == []
 
+
+def test_all_is_on_the_disk_before_the_folder_has_its_name(tmp_path, monkeypatch):
+    synced = []
+
+    def sync(handle):
+        path = os.readlink(f"/proc/self/fd/{handle}")
+        synced.append((os.path.basename(path), os.path.isdir(tmp_path / "model")))
+
+    if not os.path.isdir("/proc/self/fd"):
+        pytest.skip("only Linux tells the name of an open file")
+    monkeypatch.setattr(os, "fsync", sync)
+    ek.models.save_pretrained(hostile.small_model(), tmp_path / "model", max_shard_bytes=2000)
+    before = [name for name, there in synced if not there]
+    assert set(os.listdir(tmp_path / "model")) < set(before)
+    assert before[-1].endswith(".partial") and (tmp_path.name, True) in synced
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="what is left is found on POSIX alone")
+def test_what_a_killed_process_left_goes_with_the_next_save(tmp_path):
+    code = f"""
+import os
+from pretrained import hostile
+import ember_keras as ek
+from ember_keras.models.pretrained import api
+api._write_json = lambda *given: os.kill(os.getpid(), 9)
+ek.models.save_pretrained(hostile.small_model(), {str(tmp_path / "model")!r})
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, check=False)
+    assert done.returncode == -9
+    (left,) = tmp_path.iterdir()
+    assert [path.name for path in left.iterdir()] == ["model.safetensors"]
+    ek.models.save_pretrained(hostile.small_model(), tmp_path / "model")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_without_the_packages(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors", None)
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(ImportError, match="`safetensors`.*ember-keras.pretrained"):

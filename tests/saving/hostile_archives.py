@@ -220,6 +220,13 @@ def a_tar_with_links(good, path, canary):
         archive.addfile(info)
 
 
+@hostile("none", "it begins with other bytes, expected a zip archive")
+def link_to_another_file(good, path, canary):
+    secret = path.parent / "secret"
+    secret.write_bytes(b"hunter2:x")
+    path.symlink_to(secret)
+
+
 @hostile("rule 9", "begins with a zip archive", ".weights.h5")
 def archive_as_weights(good, path, canary):
     path.write_bytes(good.keras.read_bytes())

@@ -18,6 +18,24 @@ def popen(canary):
     return layer("Popen", {"args": ["touch", str(canary)]}, "subprocess", "Popen")
 
 
+# Text that would flood the screen or clear it.
+
+
+@hostile("none", r"at `model\..*names 'other>x+\.\.\.x+', which is neither")
+def name_of_megabytes(good, path, canary):
+    with_layer(good, path, {**layer("A", {}), "registered_name": "other>" + "x" * (4 << 20)})
+
+
+@hostile("none", r"at `model\.\\x1b\[2J")
+def key_that_clears_the_screen(good, path, canary):
+    with_config(good, path, lambda config: config["config"].update({"\x1b[2J": popen(canary)}))
+
+
+@hostile("none", "Popen")
+def key_that_is_half_a_character(good, path, canary):
+    with_config(good, path, lambda config: config["config"].update({"\ud800": popen(canary)}))
+
+
 # Code in the configuration: rules 1, 3 and 4.
 
 
@@ -271,6 +289,26 @@ def our_nested_class(good, path, canary):
 @hostile("rule 1", "pickled")
 def our_unknown_key(good, path, canary):
     with_ours(good, path, blocks=[{"type": "attention", "pickled": "x"}])
+
+
+@hostile("none", "`CausalLM` received the unknown argument 'foo'")
+def our_unknown_argument(good, path, canary):
+    with_ours(good, path, foo=1)
+
+
+@hostile("none", r"built \(`CausalLM` received width='16' \(str\), expected an int\)\. It")
+def our_width_in_words(good, path, canary):
+    with_ours(good, path, width="16")
+
+
+@hostile("none", r"built \(`CausalLM` received width=nan \(float\), expected an int\)\. It")
+def our_width_of_no_number(good, path, canary):
+    with_ours(good, path, width=float("nan"))
+
+
+@hostile("none", r"built \('Dense': Unrecognized keyword arguments passed to Dense: \{'foo': 1\}")
+def unknown_argument_of_a_layer(good, path, canary):
+    with_layer(good, path, layer("Dense", {"units": 2, "foo": 1}))
 
 
 @hostile("rule 7", "at most 10000 blocks")

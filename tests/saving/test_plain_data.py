@@ -38,6 +38,29 @@ def test_hostile_yaml(case, tmp_path):
     assert not canary.exists()
 
 
+LONG = "x" * 500_000
+SPOILED_YAML = {
+    "value of half a megabyte": (f"vocab_size: {LONG}", r"^vocab_size: received 'x+\.\.\.x+' "),
+    "number of many digits": ("blocks: 0x" + "f" * 50_000, "^blocks: received int of very"),
+    "number that Python does not read": (
+        "vocab_size: " + "1" * 5000,
+        "^spoiled.yaml: not readable",
+    ),
+    "key that clears the screen": (r'"\e[2J": 1', r"^\\x1b\[2J: unknown key"),
+    "key that is half a character": (r'"\ud800": 1', r"^\\ud800: unknown key"),
+    "key of half a megabyte": (f"? {LONG}\n: 1", r"^x+\.\.\.x+: unknown key"),
+    "long key twice": (f"? {LONG}\n: 1\n? {LONG}\n: 2", "stands twice"),
+}
+
+
+@pytest.mark.parametrize("case", SPOILED_YAML)
+def test_errors_of_yaml_are_short_and_can_be_printed(case):
+    text, words = SPOILED_YAML[case]
+    with pytest.raises(config.ConfigError, match=words) as caught:
+        registry.models.build(config.from_yaml(f"type: causal_lm\n{text}\n", "spoiled.yaml"))
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 500
+
+
 def popen(canary):
     return hostile_configs.popen(canary)
 

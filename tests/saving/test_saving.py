@@ -20,6 +20,7 @@ from ember_keras.models.saving import (
     load_weights,
     save_model,
     save_weights,
+    writing,
 )
 
 
@@ -366,6 +367,77 @@ for size in (0, 1000, 100_000, 400_000, 513_000):
     assert len(lines) == 10
     assert all("Cannot save to" in line and "unchanged" in line for line in lines)
     assert "Traceback" not in done.stderr
+
+
+def hidden_name(name, suffix, process, host=None, token="5" * 16):
+    """The name under which a process writes a file."""
+    return f".{name}-{host or writing._host()}-{process}-{token}{suffix}"
+
+
+@pytest.fixture
+def dead():
+    """The number of a process that is no more."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="what is left is found on POSIX alone")
+@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+def test_what_a_killed_process_left_goes_with_the_next_save(good, tmp_path, suffix):
+    save = {".keras": "save_model", ".weights.h5": "save_weights"}[suffix]
+    code = f"""
+import os, keras
+from ember_keras.models import saving
+from ember_keras.models.saving import api
+model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(2000)])
+api.saved_arrays = lambda *given: os.kill(os.getpid(), 9)  # After the new file is written.
+saving.{save}(model, {str(tmp_path / f"model{suffix}")!r})
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "KERAS_BACKEND": "numpy"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, check=False)
+    assert done.returncode == -9
+    (left,) = tmp_path.iterdir()
+    assert left.stat().st_size > 500_000
+    getattr(api, save)(good.model, tmp_path / f"another{suffix}")
+    assert left.exists(), "that of another name stays"
+    getattr(api, save)(good.model, tmp_path / f"model{suffix}")
+    assert sorted(os.listdir(tmp_path)) == [f"another{suffix}", f"model{suffix}"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="what is left is found on POSIX alone")
+def test_what_others_write_stays(good, tmp_path, dead, monkeypatch):
+    busy = hidden_name("model", ".keras", os.getpid())
+    monkeypatch.setattr(writing, "_written", {busy})
+    kept = [
+        busy,  # Of another thread of this process.
+        hidden_name("model", ".keras", os.getppid()),
+        hidden_name("model", ".keras", 1),
+        hidden_name("model", ".keras", dead, host="0" * 8),
+        hidden_name("model", ".keras", f"0{dead}"),
+        hidden_name("model", ".keras", dead) + "x",
+        "x" + hidden_name("model", ".keras", dead),
+        hidden_name("models", ".keras", dead),
+        hidden_name("model", ".json", dead),
+        ".model-mine.keras",
+    ]
+    gone = [
+        hidden_name("model", ".keras", dead),
+        hidden_name("model", ".keras", os.getpid(), token="6" * 16),
+    ]
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "file").write_bytes(b"mine")
+    (tmp_path / hidden_name("model", ".keras", dead, token="7" * 16)).symlink_to(linked)
+    for name in kept + gone:
+        (tmp_path / name).write_bytes(b"half")
+    save_model(good.model, tmp_path / "model.keras")
+    assert sorted(os.listdir(tmp_path)) == sorted([*kept, "linked", "model.keras"])
+    assert (linked / "file").read_bytes() == b"mine"
 
 
 def test_what_does_not_read_back_replaces_nothing(good, tmp_path, monkeypatch):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import ml_dtypes
 import numpy as np
 
 from ember_keras import backend
+from ember_keras.config.shown import shown
 from ember_keras.models.causal_lm import CausalLM
 from ember_keras.models.pretrained import checkpoint as tensors
 from ember_keras.models.pretrained.describing import describe, first_difference
@@ -24,6 +24,7 @@ from ember_keras.models.pretrained.keys import KeyProblem, read_keys
 from ember_keras.models.pretrained.places import compare, fill, places
 from ember_keras.models.saving.errors import LoadError
 from ember_keras.models.saving.files import DEFAULT_MAX_BYTES
+from ember_keras.models.saving.writing import explain, hidden, sync, sync_folder
 
 PathLike = str | os.PathLike[str]
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
@@ -75,7 +76,8 @@ def from_pretrained(
     if family is None:
         raise LoadError(
             where,
-            f"`model_type` is {config.get('model_type')!r}, expected one of {', '.join(FAMILIES)}.",
+            f"`model_type` is {shown(config.get('model_type'))}, expected one of "
+            f"{', '.join(FAMILIES)}.",
             "No other family has equal layers here.",
         )
     try:
@@ -127,7 +129,7 @@ def save_pretrained(
 
     The model must be one that a family has: one that `from_pretrained` gave, or one of the same
     blocks. Before anything is written, the configuration is read back and compared with the model,
-    so that no option is lost. The folder appears whole or not at all.
+    so that no option is lost. The folder appears whole or not at all, after a power cut as well.
 
     Args:
         model: CausalLM, built.
@@ -195,20 +197,26 @@ def save_pretrained(
             f"Cannot save to {folder}: it is there and not an empty folder. Choose another name, "
             "or remove it first."
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.parent / f".{target.name}.{secrets.token_hex(4)}.partial"
-    partial.mkdir()
-    try:
-        tensors.write(partial, sizes, arrays(), max_shard_bytes)
-        _write_json(partial / CONFIG, config)
-        if tokenizer is not None:
-            (partial / TOKENIZER).write_text(tokenizer.to_str(pretty=False), encoding="utf-8")
-            _write_json(partial / "tokenizer_config.json", _TOKENIZER_CLASS)
-        if target.exists():
-            target.rmdir()
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with hidden(target, ".partial") as partial:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial.mkdir()
+            tensors.write(partial, sizes, arrays(), max_shard_bytes)
+            _write_json(partial / CONFIG, config)
+            if tokenizer is not None:
+                (partial / TOKENIZER).write_text(tokenizer.to_str(pretty=False), encoding="utf-8")
+                _write_json(partial / "tokenizer_config.json", _TOKENIZER_CLASS)
+            for path in partial.iterdir():
+                sync(path)
+            sync_folder(partial)
+            if target.exists():
+                target.rmdir()
+            partial.rename(target)
+            sync_folder(target.parent)
+        except OSError as error:
+            raise explain(error, target) from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 _TOKENIZER_CLASS = {"tokenizer_class": "PreTrainedTokenizerFast"}

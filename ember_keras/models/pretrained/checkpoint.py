@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import re
 import struct
 from collections.abc import Iterable, Iterator
@@ -17,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from ember_keras.models.pretrained.folder import DISTRUST, FETCH, Folder, needs
+from ember_keras.config.shown import escaped, shown
+from ember_keras.models.pretrained.folder import CHECKPOINT, DISTRUST, FETCH, Folder, needs
 from ember_keras.models.saving.errors import LoadError
 from ember_keras.models.saving.plain_json import read_json
 
@@ -108,14 +110,14 @@ class Checkpoint:
                 if name in self.tensors:
                     raise LoadError(
                         path,
-                        f"the tensor {name!r} is in `{self.tensors[name].file}` too.",
+                        f"the tensor {shown(name)} is in `{self.tensors[name].file}` too.",
                         DISTRUST,
                     )
                 if dtype is None:
                     raise LoadError(
                         path,
-                        f"the tensor {name!r} has the dtype {part.get_dtype()}, expected one of "
-                        f"{', '.join(DTYPES)}.",
+                        f"the tensor {shown(name)} has the dtype {part.get_dtype()}, expected one "
+                        f"of {', '.join(DTYPES)}.",
                         "Quantized checkpoints are not loaded: fetch the model as it was trained.",
                     )
                 self.tensors[name] = Stored(file, shape, dtype)
@@ -126,8 +128,8 @@ class Checkpoint:
             if where.get(name) != mapped.get(name):
                 raise LoadError(
                     self.folder.path / INDEX,
-                    f"the tensor {name!r} is in {where.get(name, 'no file')}, and the index says "
-                    f"{mapped.get(name, 'nothing of it')}.",
+                    f"the tensor {shown(name)} is in {where.get(name, 'no file')}, and the index "
+                    f"says {mapped.get(name, 'nothing of it')}.",
                     FETCH,
                 )
 
@@ -145,8 +147,8 @@ def _index(folder: Folder) -> dict[str, str] | None:
         hint = "Fetch the safetensors of this model."
         if pickles:
             hint = (
-                f"`{pickles[0]}` is a pickle, which runs code, and is never loaded: fetch the "
-                "safetensors of this model, or convert it where you trust it."
+                f"`{escaped(pickles[0])}` is a pickle, which runs code, and is never loaded: fetch "
+                "the safetensors of this model, or convert it where you trust it."
             )
         raise LoadError(folder.path, f"neither `{SINGLE}` nor `{INDEX}` is in it.", hint)
     mapped = folder.json(INDEX).get("weight_map")
@@ -156,8 +158,8 @@ def _index(folder: Folder) -> dict[str, str] | None:
         if not isinstance(file, str) or not _SHARD.fullmatch(file):
             raise LoadError(
                 folder.path / INDEX,
-                f"it says that {name!r} is in {file!r}, expected the plain name of a "
-                "`.safetensors` file of this folder.",
+                f"it says that {shown(name)} is in {shown(file)}, expected the plain name "
+                "of a `.safetensors` file of this folder.",
                 DISTRUST,
             )
     shards = len(set(mapped.values()))
@@ -189,7 +191,7 @@ def _check_header(path: Path) -> None:
                 "It is cut short or no safetensors file: fetch it again, or do not trust it.",
             )
         file.seek(8)
-        read_json(file.read(length), path, "header", FETCH)
+        read_json(file.read(length), path, "header", FETCH, CHECKPOINT)
 
 
 @contextlib.contextmanager
@@ -211,6 +213,12 @@ def _safe_open(path: Path) -> Iterator[Any]:
             raise LoadError(path, f"it cannot be read ({error}).", FETCH) from None
 
 
+def _system_error(error: Exception) -> OSError:
+    """The error of the system that `safetensors` tells of in words."""
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))
+
+
 def write(
     folder: Path, shapes: dict[str, int], tensors: Iterable[tuple[str, np.ndarray]], shard: int
 ) -> None:
@@ -223,6 +231,7 @@ def write(
         shard: int, the most bytes of tensors that a file has, unless one alone is larger.
     """
     try:
+        from safetensors import SafetensorError
         from safetensors.numpy import save_file
     except ImportError:
         raise needs("safetensors") from None
@@ -243,7 +252,10 @@ def write(
         for _ in names:
             name, array = next(given)
             held[name] = np.ascontiguousarray(array)
-        save_file(held, folder / file, metadata={"format": "pt"})
+        try:
+            save_file(held, folder / file, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise _system_error(error) from error
     if len(plan) > 1:
         places = {name: file for names, file in zip(plan, files, strict=True) for name in names}
         index = {"metadata": {"total_size": sum(shapes.values())}, "weight_map": places}

@@ -8,11 +8,13 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from ember_keras.config.shown import shown
 from ember_keras.models.saving.errors import LoadError
 from ember_keras.models.saving.plain_json import read_json
 
 MAX_JSON_BYTES = 16 << 20
 FETCH = "The file is damaged or was cut short: fetch it again."
+CHECKPOINT = "checkpoint of a model"
 DISTRUST = "No tool writes such a file: do not trust it."
 LINKS = (
     "Fetch the files themselves, or pass `follow_links=True` for a folder that you trust, such as "
@@ -59,7 +61,7 @@ class Folder:
         path = self.path / name
         if not _NAME.fullmatch(name):
             raise LoadError(
-                self.path, f"it names the file {name!r}, expected a plain name.", DISTRUST
+                self.path, f"it names the file {shown(name)}, expected a plain name.", DISTRUST
             )
         if name not in self.names:
             raise LoadError(self.path, f"the file `{name}` is missing.", "Fetch it again.")
@@ -88,7 +90,7 @@ class Folder:
 
     def json(self, name: str, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
         """The JSON object that a file holds."""
-        found = read_json(self.data(name, max_bytes), self.path / name, name, FETCH)
+        found = read_json(self.data(name, max_bytes), self.path / name, name, FETCH, CHECKPOINT)
         if not isinstance(found, dict):
             raise LoadError(
                 self.path / name, f"it holds a {type(found).__name__}, expected an object.", FETCH

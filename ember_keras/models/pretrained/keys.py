@@ -6,11 +6,12 @@ A key that is not here is refused: it might change what the model computes.
 from __future__ import annotations
 
 import dataclasses
-import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 from ember_keras.config.components import nearest
+from ember_keras.config.shown import escaped, shown
 
 
 class KeyProblem(ValueError):
@@ -37,7 +38,7 @@ class Key:
         """The value of the key, or its default; `KeyProblem` where it may not stand."""
         value = config.get(name, self.default)
         if name in config and value != self.default and not self.allows(value):
-            raise KeyProblem(f"`{name}` is {value!r}, expected {self.expected}.")
+            raise KeyProblem(f"`{name}` is {shown(value)}, expected {self.expected}.")
         return value
 
 
@@ -59,13 +60,18 @@ class Whole(Key):
         return type(value) is int and self.least <= value <= self.most
 
 
-class Number(Key):
-    """A finite number above 0."""
+def is_number(value: Any) -> bool:
+    """Whether a value is a number above 0 that a float holds: JSON's whole numbers have no end."""
+    return type(value) in (int, float) and 0 < value <= sys.float_info.max
 
-    expected = "a number above 0"
+
+class Number(Key):
+    """A number above 0, of a float's range."""
+
+    expected = f"a number above 0, at most {sys.float_info.max:.1e}"
 
     def allows(self, value: Any) -> bool:
-        return type(value) in (int, float) and 0 < value < math.inf
+        return is_number(value)
 
 
 class Flag(Key):
@@ -110,7 +116,10 @@ class Twin(Key):
 
     def read(self, name: str, config: dict[str, Any]) -> Any:
         if name in config and self.of in config and config[name] != config[self.of]:
-            raise KeyProblem(f"`{name}` is {config[name]!r}, and `{self.of}` {config[self.of]!r}.")
+            raise KeyProblem(
+                f"`{name}` is {shown(config[name])}, and `{self.of}` {shown(config[self.of])}, "
+                "expected the same twice."
+            )
         return None
 
 
@@ -160,12 +169,13 @@ def read_keys(config: dict[str, Any], keys: Mapping[str, Key], architecture: str
     for name in config:
         if name not in known:
             raise KeyProblem(
-                f"the key `{name}` is unknown, and might change what the model computes."
+                f"the key `{escaped(name)}` is unknown, and might change what the model computes."
                 f"{nearest(name, known)} If it changes nothing, remove it from `config.json`."
             )
     given = config.get("architectures")
     if given is not None and given != [architecture]:
         raise KeyProblem(
-            f"`architectures` is {given!r}, expected [{architecture!r}], a model of the next token."
+            f"`architectures` is {shown(given)}, expected [{architecture!r}], a model of the next "
+            "token."
         )
     return {name: key.read(name, config) for name, key in known.items()}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ember_keras import backend, registry
+from ember_keras.config.shown import shown
 from ember_keras.models.pretrained.checkpoint import Checkpoint
 from ember_keras.models.pretrained.families.base import Family
 from ember_keras.models.pretrained.rules import Rule, Shape
@@ -97,7 +98,7 @@ def compare(found: list[Place], checkpoint: Checkpoint, family: Family, tied: bo
         )
     other = [name for name, shape in expected.items() if stored[name].shape != shape]
     if other:
-        shapes = [f"{name!r} is {stored[name].shape}, not {expected[name]}" for name in other]
+        shapes = [f"{shown(name)} is {stored[name].shape}, not {expected[name]}" for name in other]
         raise LoadError(
             path, f"{_count(other, 'tensor')} of another shape: {_some(shapes, str)}.", _MEND
         )
@@ -107,7 +108,7 @@ def _count(names: list[str], what: str) -> str:
     return f"{len(names):,} {what}{'s' if len(names) > 1 else ''}"
 
 
-def _some(names: list[str], form: Any = repr) -> str:
+def _some(names: list[str], form: Any = shown) -> str:
     more = len(names) - SHOWN
     return ", ".join(map(form, names[:SHOWN])) + (f" and {more:,} more" if more > 0 else "")
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
-from ember_keras.models.pretrained.keys import Key, KeyProblem, Number
+from ember_keras.config.shown import escaped, shown
+from ember_keras.models.pretrained.keys import Key, KeyProblem, Number, is_number
 
 KEYS: Mapping[str, Key] = {
     "rope_parameters": Key(),
@@ -35,14 +35,17 @@ def read(config: dict[str, Any], base: float = 10000.0, fraction: float = 1.0) -
     for name in ("rope_scaling", "rope_parameters"):
         part = config[name]
         if part is not None and not isinstance(part, dict):
-            raise KeyProblem(f"`{name}` is {part!r}, expected an object or null.")
+            raise KeyProblem(f"`{name}` is {shown(part)}, expected an object or null.")
         for key, value in (part or {}).items():
             key = "rope_type" if key == "type" else key
-            if given.setdefault(key, value) != value:
-                raise KeyProblem(f"`{name}` has `{key}` {value!r}, beside {given[key]!r}.")
+            if _differ(given.setdefault(key, value), value):
+                raise KeyProblem(
+                    f"`{name}` has `{escaped(key)}` {shown(value)}, beside {shown(given[key])}."
+                )
     for name in ("rope_theta", "partial_rotary_factor"):
-        if config[name] is not None and given.setdefault(name, config[name]) != config[name]:
-            raise KeyProblem(f"`{name}` is {config[name]!r}, beside {given[name]!r}.")
+        value = config[name]
+        if value is not None and _differ(given.setdefault(name, value), value):
+            raise KeyProblem(f"`{name}` is {shown(value)}, beside {shown(given[name])}.")
     base, fraction = (
         _number(given, key, default)
         for key, default in (("rope_theta", base), ("partial_rotary_factor", fraction))
@@ -50,11 +53,12 @@ def read(config: dict[str, Any], base: float = 10000.0, fraction: float = 1.0) -
     kind = given.pop("rope_type", "default")
     if not isinstance(kind, str) or kind not in _KINDS:
         raise KeyProblem(
-            f"`rope_type` is {kind!r}, expected one of {', '.join(_KINDS)}: no other is computed."
+            f"`rope_type` is {shown(kind)}, expected one of {', '.join(_KINDS)}: no other is "
+            "computed."
         )
     scaling = {_SCALING[key]: _number(given, key) for key in _KINDS[kind]}
     if given:
-        raise KeyProblem(f"`rope_parameters` has the unknown key `{min(given)}`.")
+        raise KeyProblem(f"`rope_parameters` has the unknown key `{escaped(min(given))}`.")
     return {
         "rotary_base": base,
         "rotary_fraction": fraction,
@@ -78,8 +82,13 @@ def write(mixer: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _differ(one: Any, other: Any) -> bool:
+    """Whether two values of a key differ; NaN, which is not equal to itself, is one value."""
+    return one is not other and bool(one != other)
+
+
 def _number(given: dict[str, Any], key: str, default: float | None = None) -> float:
     value = given.pop(key, default)
-    if type(value) not in (int, float) or not 0 < value < math.inf:
-        raise KeyProblem(f"`{key}` is {value!r}, expected a number above 0.")
+    if not is_number(value):
+        raise KeyProblem(f"`{key}` is {shown(value)}, expected {Number.expected}.")
     return float(value)

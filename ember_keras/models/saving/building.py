@@ -66,10 +66,20 @@ def build_model(
             budget.check()
             raise LoadError(
                 path,
-                f"its configuration cannot be built ({error}).",
+                f"its configuration cannot be built ({_cause(error)}).",
                 "It was edited, or saved by another version of Keras or of a class that it uses.",
             ) from error
     return model
+
+
+def _cause(error: BaseException) -> str:
+    """What a part says of its own configuration, without all that Keras puts around it."""
+    while "could not be deserialized properly" in str(error) and error.__context__ is not None:
+        error = error.__context__
+    part = re.match(r"Error when deserializing class ('\w+') using config=", str(error))
+    if part and error.__context__ is not None:
+        return f"{part[1]}: {str(error.__context__).rstrip('.')}"
+    return str(error).rstrip(".")
 
 
 def _require_built(model: Any, config: dict[str, Any]) -> None:

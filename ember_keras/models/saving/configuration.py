@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from ember_keras.config.shown import escaped, shown
 from ember_keras.models.saving.errors import LoadError
 from ember_keras.models.saving.objects import LOOKUPS, NotInTable, Table
 
@@ -45,7 +46,7 @@ def check_model_config(config: Any, path: object, table: Table) -> tuple[dict[st
     if not isinstance(config, dict) or "class_name" not in config:
         raise LoadError(
             path,
-            f"`config.json` holds {_brief(config)}, expected the configuration of a model.",
+            f"`config.json` holds {shown(config)}, expected the configuration of a model.",
             "The file is damaged or was not written by Keras: fetch or save it again.",
         )
     checked = checker.walk(config, "model")
@@ -90,7 +91,7 @@ class _Checker:
     def refuse(self, where: str, problem: str) -> None:
         raise LoadError(
             self.path,
-            f"at `{where}`, {problem}.",
+            f"at `{escaped(where, 200)}`, {problem}.",
             "Configurations name only what Keras and Ember Keras define; a class or function of "
             "your own is passed as `custom_objects={'Name': Name}`.",
         )
@@ -98,7 +99,7 @@ class _Checker:
     def _object(self, node: dict[str, Any], where: str) -> dict[str, Any]:
         name = node["class_name"]
         if not isinstance(name, str) or "config" not in node or not _KEYS.issuperset(node):
-            self.refuse(where, f"{_brief(node)} is not a saved object")
+            self.refuse(where, f"{shown(node)} is not a saved object")
         if name.startswith("__"):
             return self._value(name, node, where)
         if name == "function":
@@ -108,10 +109,10 @@ class _Checker:
         config = node["config"] if node["config"] is not None else {}
         if not isinstance(config, dict):
             self.refuse(
-                where, f"the configuration of `{name}` is {_brief(config)}, expected a mapping"
+                where, f"the configuration of `{name}` is {shown(config)}, expected a mapping"
             )
         if "class_name" in config:
-            self.refuse(where, f"the configuration of `{name}` is itself {_brief(config)}")
+            self.refuse(where, f"the configuration of `{name}` is itself {shown(config)}")
         self._check_names(cls, config, node, where)
         self._check_files(cls, config, where)
         checked = {**head, "config": self.walk(config, where)}
@@ -159,14 +160,14 @@ class _Checker:
             "__ellipsis__": set(),
         }
         if name not in keys:
-            what = "Python code" if name == "__lambda__" else f"a value of the kind {name!r}"
+            what = "Python code" if name == "__lambda__" else f"a value of the kind {shown(name)}"
             self.refuse(where, f"it holds {what}, which is never loaded")
         if not isinstance(config, dict) or set(config) != keys[name]:
-            self.refuse(where, f"{_brief(node)} is not a saved value")
+            self.refuse(where, f"{shown(node)} is not a saved value")
         dtype = config.get("dtype", "bool")
         if not isinstance(dtype, str) or not _DATA_TYPES.fullmatch(dtype):
             if name != "__keras_tensor__" or dtype not in ("string", "complex64", "complex128"):
-                self.refuse(where, f"it holds data of the type {dtype!r}, expected numbers")
+                self.refuse(where, f"it holds data of the type {shown(dtype)}, expected numbers")
         return checked
 
     def _check_names(
@@ -177,7 +178,7 @@ class _Checker:
         for name in (config.get("name"), node.get("name")):
             if name is not None and (not isinstance(name, str) or _BAD_NAME.search(name)):
                 self.refuse(
-                    where, f"a layer is called {name!r}, expected a name without separators"
+                    where, f"a layer is called {shown(name)}, expected a name without separators"
                 )
 
     def _check_files(self, cls: type, config: dict[str, Any], where: str) -> None:
@@ -188,13 +189,13 @@ class _Checker:
             if isinstance(config[key], str):
                 self.refuse(
                     where,
-                    f"`{key}` of `{cls.__name__}` is {_brief(config[key])}, expected a list: "
+                    f"`{key}` of `{cls.__name__}` is {shown(config[key])}, expected a list: "
                     "no path or address in a file is opened",
                 )
 
     def _share(self, number: Any, cls: type, where: str) -> int:
         if type(number) is not int or self._shared.setdefault(number, cls) is not cls:
-            self.refuse(where, f"it shares the object {number!r}, which is of another class")
+            self.refuse(where, f"it shares the object {shown(number)}, which is of another class")
         return number
 
 
@@ -214,8 +215,3 @@ def _portable(compile_config: Any) -> Any:
     if isinstance(compile_config, dict) and "jit_compile" in compile_config:
         return {**compile_config, "jit_compile": "auto"}
     return compile_config
-
-
-def _brief(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

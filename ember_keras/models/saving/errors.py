@@ -6,6 +6,8 @@ import sys
 import zipfile
 import zlib
 
+from ember_keras.config.shown import message
+
 
 class LoadError(ValueError):
     """A file that cannot be loaded, or may not be.
@@ -31,9 +33,9 @@ class LoadError(ValueError):
 
     def __init__(self, path: object, problem: str, mend: str = ""):
         self.path = str(path)
-        self.problem = problem
+        self.problem = message(problem)
         self.mend = mend
-        super().__init__(f"Cannot load {self.path}: {problem}{' ' if mend else ''}{mend}")
+        super().__init__(f"Cannot load {self.path}: {self.problem}{' ' if mend else ''}{mend}")
 
 
 DAMAGED = "The file is damaged or was not written by Keras: fetch or save it again."

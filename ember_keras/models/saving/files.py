@@ -80,8 +80,9 @@ def _check_kind(file: BinaryIO, name: str, suffix: str, magic: bytes, max_bytes:
     if start != magic:
         kinds = {ZIP: "a zip archive", HDF5: "an HDF5 file"}
         kind = kinds.pop(magic)
+        # What else it holds is not said: a link may have led to any file of this machine.
         found = next(
-            (text for known, text in kinds.items() if known[:4] == start[:4]), f"{start!r}"
+            (text for known, text in kinds.items() if known[:4] == start[:4]), "other bytes"
         )
         raise LoadError(
             name,

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 
 from ember_keras import registry
+from ember_keras.config.shown import escaped, shown
 
 _LAYER, _OPTIMIZER = keras.layers.Layer, keras.optimizers.Optimizer
 _BASES = (
@@ -99,7 +100,8 @@ class Table:
         if found is not None:
             if registered not in (None, name):
                 raise NotInTable(
-                    f"it gives Keras's own `{module}.{name}` the registered name {registered!r}"
+                    f"it gives Keras's own `{module}.{name}` the registered name "
+                    f"{shown(registered)}"
                 )
             return found, {"module": module, "class_name": name, "registered_name": None}
         key = registered if isinstance(registered, str) and registered else name
@@ -118,8 +120,8 @@ class Table:
                 if module in (known, "builtins") and inspect.isfunction(found):
                     return {"module": known, **head}
         raise NotInTable(
-            f"it names the function `{module}.{name}`, expected an activation, loss or metric of "
-            "Keras, or one in `custom_objects`"
+            f"it names the function `{escaped(str(module))}.{escaped(str(name))}`, expected an "
+            "activation, loss or metric of Keras, or one in `custom_objects`"
         )
 
     def check_text(self, text: str) -> None:
@@ -127,7 +129,7 @@ class Table:
         found = keras.saving.get_registered_object(text)
         if found is not None and self._custom.get(text) is not found:
             raise NotInTable(
-                f"the text {text!r} is the name of a registered object; pass it in "
+                f"the text {shown(text)} is the name of a registered object; pass it in "
                 "`custom_objects` if the file is to use it"
             )
 
@@ -137,21 +139,24 @@ class Table:
         if passed is not None:
             if known is not None and known is not passed:
                 raise NotInTable(
-                    f"it names {key!r}, which Keras knows as another class than the one in "
+                    f"it names {shown(key)}, which Keras knows as another class than the one in "
                     "`custom_objects`"
                 )
             if not inspect.isclass(passed) or not hasattr(passed, "from_config"):
-                raise NotInTable(f"it uses {key!r} as a class, but `custom_objects` has {passed!r}")
+                raise NotInTable(
+                    f"it uses {shown(key)} as a class, but `custom_objects` has {passed!r}"
+                )
             return passed
         found = registered_class(key)
         if found is None:
             raise NotInTable(
-                f"it names {key!r}, which is neither Keras's own, nor in an Ember Keras registry, "
-                "nor in `custom_objects`"
+                f"it names {shown(key)}, which is neither Keras's own, nor in an Ember Keras "
+                "registry, nor in `custom_objects`"
             )
         if known is not found or found.__name__ != name:
             raise NotInTable(
-                f"it names {key!r} with the class name {name!r}, which do not belong together"
+                f"it names {shown(key)} with the class name {shown(name)}, which do not belong "
+                "together"
             )
         return found
 

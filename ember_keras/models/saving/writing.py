@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
+import hashlib
 import os
+import platform
+import re
 import secrets
-from collections.abc import Callable
+import shutil
+import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -26,13 +32,19 @@ def write_whole(
     """
     target = _check_target(path, suffix, overwrite)
     mode = target.stat().st_mode & 0o777 if target.exists() else None
-    new = target.with_name(f".{target.name[: -len(suffix)][:100]}-{secrets.token_hex(8)}{suffix}")
+    with hidden(target, suffix) as new:
+        _write(new, target, mode, overwrite, write)
+
+
+def _write(
+    new: Path, target: Path, mode: int | None, overwrite: bool, write: Callable[[Path], object]
+) -> None:
     done = False
     try:
         # Made here, so that it has the permissions of any new file, and fails before any work.
         os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         write(new)
-        _sync(new)
+        sync(new)
         if mode is not None:
             new.chmod(mode)
         if overwrite:
@@ -41,13 +53,80 @@ def write_whole(
             _place(new, target)
         done = True
     except OSError as error:
-        raise _explain(error, target) from error
+        raise explain(error, target) from error
     finally:
         if not (done and overwrite):
             with contextlib.suppress(FileNotFoundError):
                 new.unlink()
-    with contextlib.suppress(OSError):  # Not every file system can sync a folder.
-        _sync(target.parent)
+    sync_folder(target.parent)
+
+
+@contextlib.contextmanager
+def hidden(target: Path, suffix: str) -> Iterator[Path]:
+    """The hidden name beside `target` under which it is written, with this host and process in it.
+
+    What a killed process left there of its own writing of `target` is removed first.
+
+    Args:
+        target: Path, what is to be written.
+        suffix: str, how the hidden name ends; `.partial` is that of a folder.
+    """
+    stem = target.name.removesuffix(suffix)[:100]
+    _remove_left(target.parent, stem, suffix)
+    new = target.parent / f".{stem}-{_host()}-{os.getpid()}-{secrets.token_hex(8)}{suffix}"
+    _written.add(new.name)
+    try:
+        yield new
+    finally:
+        _written.discard(new.name)
+
+
+_written: set[str] = set()
+"""What this process writes now. A hidden name with its number that is not here is of another, dead
+process that had that number."""
+
+
+@functools.cache
+def _host() -> str:
+    """This machine and, in a container, the container, whose numbers of processes are its own."""
+    space = ""
+    with contextlib.suppress(OSError):  # Linux has it alone.
+        space = os.readlink("/proc/self/ns/pid")
+    return hashlib.sha256(f"{platform.node()} {space}".encode()).hexdigest()[:8]
+
+
+def _remove_left(folder: Path, stem: str, suffix: str) -> None:
+    """Removes what processes of this host that are no more left half-written."""
+    if os.name != "posix":
+        return  # Elsewhere Python cannot ask for a process without a signal to it.
+    left = re.compile(
+        rf"\.{re.escape(stem)}-{_host()}-([1-9]\d{{0,9}})-[0-9a-f]{{16}}{re.escape(suffix)}"
+    )
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            found = left.fullmatch(name)
+            if found and name not in _written and not _lives(int(found[1])):
+                _remove(folder / name)
+
+
+def _lives(process: int) -> bool:
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # Of another user, or none that can be asked for.
+        pass
+    return True
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        if stat.S_ISDIR(path.lstat().st_mode):
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _check_target(path: str | os.PathLike[str], suffix: str, overwrite: bool) -> Path:
@@ -89,7 +168,8 @@ def _place(new: Path, target: Path) -> None:
         os.replace(new, target)  # A file system without links.
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Waits until a file is on the disk, so that a power cut after its renaming finds it whole."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -97,13 +177,20 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _explain(error: OSError, target: Path) -> OSError:
+def sync_folder(path: Path) -> None:
+    """Waits until the names in a folder are on the disk, where the file system can do so."""
+    with contextlib.suppress(OSError):
+        sync(path)
+
+
+def explain(error: OSError, target: Path) -> OSError:
+    """The error of a file or folder that cannot be written: where, why, and how to mend it."""
     reason = error.strerror or str(error)
     mend = "Check the folder and its permissions."
     if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
         mend = "Free some space, or save to another disk."
     kept = (
-        "The file that was there is unchanged." if target.exists() else "No file was left behind."
+        "The file that was there is unchanged." if target.is_file() else "No file was left behind."
     )
     text = f"Cannot save to {target}: {reason}. {kept} {mend}"
     return type(error)(error.errno, text) if error.errno is not None else OSError(text)
