@@ -82,7 +82,7 @@ class Matrix(Rule):
 
 
 class Whole(Rule):
-    """Tensors that are read whole before they are put in their places: none of them is large."""
+    """Tensors that are read whole and then put in their places: at most one map of a layer."""
 
     def pieces(
         self, block: Any, checkpoint: Checkpoint, names: list[str]
