@@ -17,6 +17,8 @@ jax may reuse the memory of the arguments at the positions `donate` |
 | `to_dlpack(x)`, `from_dlpack(x)` | exchange with other libraries |
 | `device_kind(x=None)` | the kind of device that a tensor is on, or a new one would be: \
 ``"cpu"``, ``"cuda"``, … |
+| `writable(shape, dtype)` | an array of numpy to write into, and a function that makes a \
+tensor of it, which takes no second copy on a CPU |
 | `trace(fn, *specs)` | the shapes and dtypes of what ``fn`` gives for `KerasTensor` specs |
 | `tells_memory()` | whether its compiler tells what memory a function takes |
 | `compiled_memory(fn, *specs, donate=())` | the bytes that the compiler lays out for it, \
@@ -28,7 +30,7 @@ where it tells |
 `compiled_metrics(compiled)`, `values_of(metric, y, y_pred)`,
 `update_mean(metric, values, y_pred, weight)`,
 `scale_start(variable, factor)`, `watch_products(seen)`, which counts, and `build_unfilled(build)`
-with `fill(variable, value=None)`, which build layers without drawing weights, are one function for
+with `fill(variable, parts=None)`, which build layers without drawing weights, are one function for
 all.
 """
 
@@ -56,6 +58,7 @@ FUNCTIONS = (
     "trace",
     "value_and_grad",
     "value_and_grad_variables",
+    "writable",
 )
 """What every backend module offers, with the same signatures."""
 

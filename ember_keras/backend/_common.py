@@ -1,6 +1,10 @@
 """What the backend modules share: checks, and gradients for Keras variables."""
 
+import math
+
 import keras
+import ml_dtypes
+import numpy as np
 from keras.src.backend.common.stateless_scope import in_stateless_scope
 
 
@@ -49,6 +53,18 @@ def spread(gradients, positions, length):
     for position, gradient in zip(positions, gradients, strict=True):
         result[position] = gradient
     return tuple(result)
+
+
+def aligned(shape, dtype):
+    """Return an array of numpy, not yet filled, at an address that a library can take over.
+
+    jax and tensorflow copy an array that does not begin at a multiple of 64 bytes.
+    """
+    dtype = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    size = math.prod(shape) * dtype.itemsize
+    room = np.empty(size + 64, "uint8")
+    start = -room.ctypes.data % 64
+    return room[start : start + size].view(dtype).reshape(shape)
 
 
 class RecordingScope(keras.StatelessScope):

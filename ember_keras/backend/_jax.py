@@ -166,6 +166,19 @@ def trace(fn, *specs):
     return _common.shapes_of(jax.eval_shape(fn, *_structs(specs)))
 
 
+def writable(shape, dtype):
+    """Return an array of numpy to write into, and a function that makes a tensor of it.
+
+    The tensor may be the same memory: write nothing after it is made.
+
+    Args:
+        shape: tuple of int.
+        dtype: str, a dtype of Keras.
+    """
+    array = _common.aligned(shape, dtype)
+    return array, lambda: jax.device_put(array)
+
+
 def tells_memory():
     """Return True: XLA lays memory out when it compiles."""
     return True

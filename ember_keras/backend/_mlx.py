@@ -3,8 +3,10 @@
 import contextlib
 
 import keras
+import ml_dtypes
 import mlx.core as mx
 import numpy as np
+from keras.src.backend.mlx.core import to_mlx_dtype
 
 from ember_keras.backend import _common, _recomputing
 
@@ -150,6 +152,22 @@ def _checkpoint(pure, tensors, count, made):
         )
 
     return function(*tensors)
+
+
+def writable(shape, dtype):
+    """Return an array of numpy to write into, and a function that makes a tensor of it.
+
+    The tensor may be the same memory: write nothing after it is made.
+
+    Args:
+        shape: tuple of int.
+        dtype: str, a dtype of Keras.
+    """
+    if dtype != "bfloat16":
+        held = mx.zeros(tuple(shape), to_mlx_dtype(dtype))
+        return np.array(held, copy=False), lambda: held
+    held = mx.zeros(tuple(shape), mx.uint16)
+    return np.array(held, copy=False).view(ml_dtypes.bfloat16), lambda: held.view(mx.bfloat16)
 
 
 def tells_memory():

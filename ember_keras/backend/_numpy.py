@@ -79,6 +79,19 @@ def recompute(layer, call, x, **options):
     return call(x, **options)
 
 
+def writable(shape, dtype):
+    """Return an array of numpy to write into, and a function that makes a tensor of it.
+
+    The tensor may be the same memory: write nothing after it is made.
+
+    Args:
+        shape: tuple of int.
+        dtype: str, a dtype of Keras.
+    """
+    array = _common.aligned(shape, dtype)
+    return array, lambda: array
+
+
 def tells_memory():
     """Return False: nothing here tells the memory of a function before it runs."""
     return False

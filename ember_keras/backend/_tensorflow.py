@@ -2,6 +2,7 @@
 
 import contextlib
 
+import keras
 import numpy as np
 import tensorflow as tf
 from keras import tree
@@ -148,6 +149,27 @@ def _checkpoint(pure, tensors, count, made):
         return outputs, gradient
 
     return function(*tensors)
+
+
+def writable(shape, dtype):
+    """Return an array of numpy to write into, and a function that makes a tensor of it.
+
+    The tensor may be the same memory: write nothing after it is made.
+
+    Args:
+        shape: tuple of int.
+        dtype: str, a dtype of Keras.
+    """
+    array = _common.aligned(shape, dtype)
+
+    def finish():
+        if not keras.backend.is_float_dtype(dtype):
+            return tf.convert_to_tensor(array)
+        if dtype == "bfloat16":  # The exchange of tensors does not know it.
+            return tf.bitcast(from_dlpack(array.view("uint16")), tf.bfloat16)
+        return from_dlpack(array)
+
+    return array, finish
 
 
 def tells_memory():

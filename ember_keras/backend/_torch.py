@@ -7,7 +7,7 @@ import ml_dtypes
 import numpy as np
 import torch
 import torch.utils.checkpoint
-from keras.src.backend.torch.core import device_scope
+from keras.src.backend.torch.core import device_scope, to_torch_dtype
 
 from ember_keras.backend import _common, _recomputing
 
@@ -163,6 +163,21 @@ def _checkpoint(pure, tensors, count, made):
     for at in made.places:  # Their values are about to change in place.
         values[at] = values[at].clone()
     return found
+
+
+def writable(shape, dtype):
+    """Return an array of numpy to write into, and a function that makes a tensor of it.
+
+    The tensor may be the same memory: write nothing after it is made.
+
+    Args:
+        shape: tuple of int.
+        dtype: str, a dtype of Keras.
+    """
+    tensor = torch.empty(tuple(shape), dtype=to_torch_dtype(dtype), device="cpu")
+    if dtype != "bfloat16":
+        return tensor.numpy(), lambda: tensor
+    return tensor.view(torch.uint16).numpy().view(ml_dtypes.bfloat16), lambda: tensor
 
 
 def tells_memory():

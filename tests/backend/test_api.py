@@ -60,6 +60,45 @@ def test_installed():
         assert entry.usable or "pip install 'ember-keras[" in entry.reason
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int32", "bool"])
+@pytest.mark.parametrize("shape", [(3, 4), (5,), (), (0, 2)])
+def test_writable(shape, dtype):
+    array, finish = backend.writable(shape, dtype)
+    assert array.shape == shape
+    assert array.dtype.name == dtype
+    array[...] = np.arange(array.size).reshape(shape) % 2
+    tensor = finish()
+    assert backend.is_backend_tensor(tensor)
+    assert keras.backend.standardize_dtype(tensor.dtype) == dtype
+    found = backend.to_numpy(tensor)
+    assert found.shape == shape
+    np.testing.assert_array_equal(found.astype("float32"), array.astype("float32"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_fill_by_parts(dtype):
+    layer = keras.layers.Dense(4, dtype=dtype)
+    kernel, bias = backend.build_unfilled(lambda: layer.build((None, 3)))
+    given = np.linspace(-1, 1, 12).reshape(3, 4)
+    backend.fill(kernel, [(np.s_[:, :1], given[:, :1]), (np.s_[:, 1:], given[:, 1:])])
+    backend.fill(bias)
+    found = backend.to_numpy(kernel)
+    np.testing.assert_array_equal(found, given.astype(found.dtype))
+    kernel.assign(kernel.value + 1)  # Its memory is its own.
+    np.testing.assert_allclose(backend.to_numpy(layer(np.eye(3))), given + 1, atol=0.02)
+
+
+def test_fill_refuses_parts_of_another_shape():
+    layer = keras.layers.Dense(4)
+    kernel, _ = backend.build_unfilled(lambda: layer.build((None, 3)))
+    with pytest.raises(
+        ValueError, match=r"shape \(4,\) for a part of .*kernel`, expected \(3, 4\)"
+    ):
+        backend.fill(kernel, [(..., np.zeros(4))])
+    with pytest.raises(ValueError, match=r"8 numbers for .*kernel`, expected 12"):
+        backend.fill(kernel, [(slice(2), np.zeros((2, 4)))])
+
+
 def test_devices():
     assert "cpu:0" in backend.devices()
     with keras.device(backend.devices()[-1]):

@@ -14,6 +14,7 @@ pytest.importorskip("safetensors")
 from pretrained import hostile  # noqa: E402
 
 import ember_keras as ek  # noqa: E402
+from ember_keras.models.pretrained import api, places  # noqa: E402
 
 pytestmark = pytest.mark.once
 
@@ -43,6 +44,17 @@ def test_sound_folder(folder):
     model = ek.models.from_pretrained(folder)
     assert model.repeats == 2
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize("spoil", [hostile.cut, hostile.replaced("model.norm.weight", np.zeros(8))])
+def test_a_file_that_changes_between_its_header_and_its_values(spoil, folder, monkeypatch):
+    def fill(*given):
+        spoil(folder)
+        return places.fill(*given)
+
+    monkeypatch.setattr(api, "fill", fill)
+    with pytest.raises(ek.models.LoadError, match="it has changed while it was read"):
+        ek.models.from_pretrained(folder)
 
 
 def test_what_changes_nothing_may_stand(folder):

@@ -44,7 +44,8 @@ def from_pretrained(
     The families are those of [the guide](../pretrained.md). What the configuration asks for and no
     layer here computes is refused by its key, as are tensors that are missing, left over or of
     another shape. Nothing is fetched, no code of the folder runs, and pickles are never opened. The
-    tensors are read one by one, so that no second copy of the model is in memory.
+    tensors are read some rows at a time into the memory of their variables, so that no second copy
+    of the model is made.
 
     Args:
         folder: str or path-like. The folder with `config.json` and `*.safetensors`.

@@ -1,4 +1,4 @@
-"""Tensors in `*.safetensors`: read one by one, and written in shards.
+"""Tensors in `*.safetensors`: read some rows at a time, and written in shards.
 
 The `safetensors` package parses the files and refuses overlaps, gaps, and offsets or shapes that
 lie; here are the limits around it, and the index of several files.
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import json
+import math
 import os
 import re
 import struct
@@ -16,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from ember_keras.config.shown import escaped, shown
@@ -24,7 +27,12 @@ from ember_keras.models.saving.errors import LoadError
 from ember_keras.models.saving.plain_json import read_json
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+DTYPES = {
+    "F64": np.dtype("float64"),
+    "F32": np.dtype("float32"),
+    "F16": np.dtype("float16"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+}
 MAX_HEADER_BYTES = 16 << 20
 MAX_SHARDS = 512
 PART = 1 << 20
@@ -40,11 +48,19 @@ _KINDS = (
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """Where a tensor is, and what it is like."""
+    """Where a tensor is, and what it is like.
+
+    Args:
+        file: str, the name of its file.
+        start: int, the byte of the file at which its values begin.
+        shape: tuple of int.
+        dtype: numpy dtype.
+    """
 
     file: str
+    start: int
     shape: tuple[int, ...]
-    dtype: str
+    dtype: np.dtype[Any]
 
 
 class Checkpoint:
@@ -59,7 +75,8 @@ class Checkpoint:
         self.folder = folder
         self.tensors: dict[str, Stored] = {}
         self.paths: dict[str, Path] = {}
-        self._open: dict[str, Any] = {}
+        self._open: dict[str, io.BufferedReader] = {}
+        self._seen: dict[str, tuple[int, ...]] = {}
         mapped = _index(folder)
         for name in sorted({SINGLE} if mapped is None else set(mapped.values())):
             self.paths[name] = folder.file(
@@ -75,34 +92,54 @@ class Checkpoint:
     def opened(self) -> Iterator[None]:
         """Keeps the files open while tensors are read."""
         with contextlib.ExitStack() as stack:
-            for name, path in self.paths.items():
-                self._open[name] = stack.enter_context(_safe_open(path))
             try:
+                for name, path in self.paths.items():
+                    # Not mapped into memory: what is held is what was asked for alone, and a file
+                    # that is cut short meanwhile is an error, not a crash.
+                    self._open[name] = file = stack.enter_context(open(path, "rb"))
+                    if _identity(file) != self._seen[name]:
+                        raise self._changed(name)
                 yield
             finally:
                 self._open.clear()
 
-    def read(self, name: str, rows: slice | None = None) -> np.ndarray:
-        """The values of a tensor, or of some of its rows. No more of its file is in memory."""
+    def read(self, name: str) -> np.ndarray:
+        """The values of a tensor."""
         stored = self.tensors[name]
-        file = self._open[stored.file]
-        found = file.get_tensor(name) if rows is None else file.get_slice(name)[rows]
-        if found.dtype.name != stored.dtype or (rows is None and found.shape != stored.shape):
-            raise LoadError(self.paths[stored.file], "it has changed while it was read.", FETCH)
-        return found
+        return self._values(stored, stored.start, stored.shape)
+
+    def rows(self, name: str) -> Iterator[tuple[slice, np.ndarray]]:
+        """The rows of a tensor, about `PART` numbers of them at a time, and which they are."""
+        stored = self.tensors[name]
+        count, *row = stored.shape
+        numbers = math.prod(row)
+        step = max(1, PART // max(1, numbers))
+        for at in range(0, count, step):
+            end = min(at + step, count)
+            start = stored.start + at * numbers * stored.dtype.itemsize
+            yield slice(at, end), self._values(stored, start, (end - at, *row))
 
     def equal(self, name: str, other: str) -> bool:
         """Whether two tensors hold the same numbers; they are read a part at a time."""
-        shape = self.tensors[name].shape
-        if shape != self.tensors[other].shape:
+        if self.tensors[name].shape != self.tensors[other].shape:
             return False
-        step = max(1, PART // max(1, int(np.prod(shape[1:]))))
-        parts = (slice(at, min(at + step, shape[0])) for at in range(0, shape[0], step))
-        return all(np.array_equal(self.read(name, part), self.read(other, part)) for part in parts)
+        pairs = zip(self.rows(name), self.rows(other), strict=True)
+        return all(np.array_equal(one, two) for (_, one), (_, two) in pairs)
+
+    def _values(self, stored: Stored, start: int, shape: tuple[int, ...]) -> np.ndarray:
+        found = np.empty(math.prod(shape) * stored.dtype.itemsize, "uint8")
+        file = self._open[stored.file]
+        file.seek(start)
+        if file.readinto(found.data) != found.size:
+            raise self._changed(stored.file)
+        return found.view(stored.dtype).reshape(shape)
+
+    def _changed(self, file: str) -> LoadError:
+        return LoadError(self.paths[file], "it has changed while it was read.", FETCH)
 
     def _read_header(self, file: str) -> None:
         path = self.paths[file]
-        _check_header(path)
+        header, start, self._seen[file] = _check_header(path)
         with _safe_open(path) as opened:
             for name in opened.keys():  # noqa: SIM118 - no mapping
                 part = opened.get_slice(name)
@@ -120,7 +157,8 @@ class Checkpoint:
                         f"of {', '.join(DTYPES)}.",
                         "Quantized checkpoints are not loaded: fetch the model as it was trained.",
                     )
-                self.tensors[name] = Stored(file, shape, dtype)
+                begin = start + header[name]["data_offsets"][0]
+                self.tensors[name] = Stored(file, begin, shape, dtype)
 
     def _check_index(self, mapped: dict[str, str]) -> None:
         where = {name: stored.file for name, stored in self.tensors.items()}
@@ -172,8 +210,18 @@ def _index(folder: Folder) -> dict[str, str] | None:
     return mapped
 
 
-def _check_header(path: Path) -> None:
-    """Refuses what is no safetensors file, and a long header or one with a name twice."""
+def _identity(file: io.BufferedReader) -> tuple[int, ...]:
+    """What another file, or one that was written to, has otherwise."""
+    found = os.fstat(file.fileno())
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _check_header(path: Path) -> tuple[dict[str, Any], int, tuple[int, ...]]:
+    """Refuses what is no safetensors file, and a long header or one with a name twice.
+
+    Returns:
+        The header, the byte after it, and the `_identity` of the file.
+    """
     size = path.stat().st_size
     with open(path, "rb") as file:
         start = file.read(32)
@@ -191,7 +239,8 @@ def _check_header(path: Path) -> None:
                 "It is cut short or no safetensors file: fetch it again, or do not trust it.",
             )
         file.seek(8)
-        read_json(file.read(length), path, "header", FETCH, CHECKPOINT)
+        header = read_json(file.read(length), path, "header", FETCH, CHECKPOINT)
+        return header, 8 + length, _identity(file)
 
 
 @contextlib.contextmanager
@@ -201,8 +250,7 @@ def _safe_open(path: Path) -> Iterator[Any]:
     except ImportError:
         raise needs("safetensors") from None
     try:
-        # Not mapped into memory: what is read is the tensor alone, and a file that is cut short
-        # meanwhile is an error, not a crash.
+        # Not mapped into memory: a file that is cut short meanwhile is an error, not a crash.
         opened = safe_open(path, framework="np", backend="pread")
     except SafetensorError as error:
         raise LoadError(path, f"it is no valid safetensors file ({error}).", FETCH) from None

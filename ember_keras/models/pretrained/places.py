@@ -114,7 +114,7 @@ def _some(names: list[str], form: Any = shown) -> str:
 
 
 def fill(found: list[Place], checkpoint: Checkpoint, family: Family, tied: bool) -> None:
-    """Reads the tensors one place after another into variables that have no values yet."""
+    """Reads the tensors some rows at a time into variables that have no values yet."""
     with checkpoint.opened():
         head, first = family.head, found[0].names[0]
         if tied and head in checkpoint.tensors and not checkpoint.equal(head, first):
@@ -126,9 +126,6 @@ def fill(found: list[Place], checkpoint: Checkpoint, family: Family, tied: bool)
         for place in found:
             if not place.names:
                 continue
-            tensors = [checkpoint.read(name) for name in place.names]
-            values = place.rule.read(place.block, tensors)
-            del tensors
-            for i, variable in enumerate(place.variables):
-                backend.fill(variable, np.ascontiguousarray(values[i]))
-                values[i] = None  # type: ignore[call-overload]
+            pieces = place.rule.pieces(place.block, checkpoint, place.names)
+            for variable, its in zip(place.variables, pieces, strict=True):
+                backend.fill(variable, its)

@@ -8,12 +8,31 @@ the position itself, and the first tap of one here.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
+from ember_keras.models.pretrained.checkpoint import Checkpoint
+
 Shape = tuple[int, ...]
+Piece = tuple[Any, np.ndarray]
+"""An index of a variable, and the values that are there."""
+
+
+def _one_after_another(checkpoint: Checkpoint, names: list[str]) -> Iterator[Piece]:
+    """The rows of one tensor after those of another; some are read at a time."""
+    before = 0
+    for name in names:
+        for rows, values in checkpoint.rows(name):
+            yield slice(before + rows.start, before + rows.stop), values
+        before += checkpoint.tensors[name].shape[0]
+
+
+def _side_by_side(checkpoint: Checkpoint, names: list[str]) -> Iterator[Piece]:
+    """The same rows as columns."""
+    for rows, values in _one_after_another(checkpoint, names):
+        yield (slice(None), rows), values.T
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +55,11 @@ class Rule:
         """The shapes of the tensors, from those of the variables."""
         return shapes
 
-    def read(self, block: Any, tensors: list[np.ndarray]) -> list[np.ndarray]:
-        """The values of the variables."""
-        return tensors
+    def pieces(
+        self, block: Any, checkpoint: Checkpoint, names: list[str]
+    ) -> Iterable[Iterable[Piece]]:
+        """For each variable the pieces that it is made of, from the tensors of these names."""
+        return [_one_after_another(checkpoint, names)]
 
     def write(self, block: Any, values: list[np.ndarray]) -> list[np.ndarray]:
         """The tensors."""
@@ -51,14 +72,30 @@ class Matrix(Rule):
     def shapes(self, block: Any, shapes: list[Shape]) -> list[Shape]:
         return [shape[::-1] for shape in shapes]
 
-    def read(self, block: Any, tensors: list[np.ndarray]) -> list[np.ndarray]:
-        return [tensor.T for tensor in tensors]
+    def pieces(
+        self, block: Any, checkpoint: Checkpoint, names: list[str]
+    ) -> Iterable[Iterable[Piece]]:
+        return [_side_by_side(checkpoint, names)]
 
     def write(self, block: Any, values: list[np.ndarray]) -> list[np.ndarray]:
         return [value.T for value in values]
 
 
-class Channels(Rule):
+class Whole(Rule):
+    """Tensors that are read whole and then put in their places: at most one map of a layer."""
+
+    def pieces(
+        self, block: Any, checkpoint: Checkpoint, names: list[str]
+    ) -> Iterable[Iterable[Piece]]:
+        values = self.read(block, [checkpoint.read(name) for name in names])
+        return [[(..., value)] for value in values]
+
+    def read(self, block: Any, tensors: list[np.ndarray]) -> list[np.ndarray]:
+        """The values of the variables."""
+        return tensors
+
+
+class Channels(Whole):
     """A number a channel: `(1, 1, D)` as `(D,)`."""
 
     def shapes(self, block: Any, shapes: list[Shape]) -> list[Shape]:
@@ -71,7 +108,7 @@ class Channels(Rule):
         return [value.reshape(1, 1, -1) for value in values]
 
 
-class Taps(Rule):
+class Taps(Whole):
     """The kernel of a depthwise convolution: `(D, 1, taps)` as `(taps, D)`."""
 
     def shapes(self, block: Any, shapes: list[Shape]) -> list[Shape]:
@@ -92,9 +129,6 @@ class EndToEnd(Rule):
         count = len(self.tensors.split())
         return [(shapes[0][0] // count, *shapes[0][1:])] * count
 
-    def read(self, block: Any, tensors: list[np.ndarray]) -> list[np.ndarray]:
-        return [np.concatenate(tensors)]
-
     def write(self, block: Any, values: list[np.ndarray]) -> list[np.ndarray]:
         return np.split(values[0], len(self.tensors.split()))
 
@@ -105,14 +139,16 @@ class SideBySide(EndToEnd):
     def shapes(self, block: Any, shapes: list[Shape]) -> list[Shape]:
         return super().shapes(block, [shapes[0][::-1]])
 
-    def read(self, block: Any, tensors: list[np.ndarray]) -> list[np.ndarray]:
-        return [np.concatenate(tensors).T]
+    def pieces(
+        self, block: Any, checkpoint: Checkpoint, names: list[str]
+    ) -> Iterable[Iterable[Piece]]:
+        return [_side_by_side(checkpoint, names)]
 
     def write(self, block: Any, values: list[np.ndarray]) -> list[np.ndarray]:
         return super().write(block, [values[0].T])
 
 
-class AlongLast(Rule):
+class AlongLast(Whole):
     """Several arrays of one shape that are one, joined along the last axis."""
 
     def shapes(self, block: Any, shapes: list[Shape]) -> list[Shape]:
@@ -155,22 +191,23 @@ class Experts(Rule):
         count = len(self.tensors.split())
         return [(outputs // count, inputs)] * (experts * count)
 
-    def read(self, block: Any, tensors: list[np.ndarray]) -> list[np.ndarray]:
+    def pieces(
+        self, block: Any, checkpoint: Checkpoint, names: list[str]
+    ) -> Iterable[Iterable[Piece]]:
+        return [self._stacked(checkpoint, names)]
+
+    def _stacked(self, checkpoint: Checkpoint, names: list[str]) -> Iterator[Piece]:
         count = len(self.tensors.split())
-        experts = len(tensors) // count
-        rows, inputs = tensors[0].shape
-        stack = np.empty((experts, inputs, rows * count), tensors[0].dtype)
-        for i, tensor in enumerate(tensors):
-            at = rows * (i % count)
-            stack[i // count, :, at : at + rows] = tensor.T
-        return [stack]
+        for i in range(0, len(names), count):
+            for index, values in _side_by_side(checkpoint, names[i : i + count]):
+                yield (i // count, *index), values
 
     def write(self, block: Any, values: list[np.ndarray]) -> list[np.ndarray]:
         count = len(self.tensors.split())
         return [part for expert in values[0] for part in np.split(expert.T, count)]
 
 
-class GroupRows(Rule):
+class GroupRows(Whole):
     """A vector whose parts are the rows of a matrix, one for each `num_groups` of the mixer."""
 
     def shapes(self, block: Any, shapes: list[Shape]) -> list[Shape]:
@@ -184,7 +221,7 @@ class GroupRows(Rule):
 
 
 @dataclasses.dataclass(frozen=True)
-class Interleaved(Rule):
+class Interleaved(Whole):
     """A map whose rows stand a head at a time, some for each of several parts.
 
     Here each part is whole, and a variable is one part, or several side by side.
