@@ -89,10 +89,12 @@ process that had that number."""
 @functools.cache
 def _host() -> str:
     """This machine and, in a container, the container, whose numbers of processes are its own."""
-    space = ""
-    with contextlib.suppress(OSError):  # Linux has it alone.
-        space = os.readlink("/proc/self/ns/pid")
-    return hashlib.sha256(f"{platform.node()} {space}".encode()).hexdigest()[:8]
+    parts = [platform.node().encode()]
+    with contextlib.suppress(OSError):  # Linux alone has these two.
+        parts.append(Path("/etc/machine-id").read_bytes())
+    with contextlib.suppress(OSError):
+        parts.append(os.fsencode(os.readlink("/proc/self/ns/pid")))
+    return hashlib.sha256(b" ".join(parts)).hexdigest()[:8]
 
 
 def _remove_left(folder: Path, stem: str, suffix: str) -> None:
