@@ -211,25 +211,28 @@ def compiled_memory(fn, *specs, donate=()):
 
 
 _VALUE = re.compile(r"(%[\w.-]+) = [a-z]+(\d+)\[([\d,]*)\]")
-_BATCHED = re.compile(r" dot\((%[\w.-]+), (%[\w.-]+)\), lhs_batch_dims=\{\d")
+_PACKED = re.compile(
+    r"%ynn_fusion[\w.-]* = [a-z]+\d+\[\d+,\d+,[\d,]+\]\S* fusion\((%copy[\w.-]*), "
+)
 
 
 def _workspace(compiled):
-    """Return the bytes of the operands of the largest batched product, on a CPU of several cores.
+    """Return the bytes that batched products take on a CPU beside the compiler's layout.
 
-    All products of the batch are under way at once there, and each of them packs its operands into
-    memory of its own, which the compiler's layout leaves out.
+    XLA's library of products (YNNPACK) takes memory of its own, as large as its first operand,
+    where that is a copy in another order: so it was measured, an allocation a product. As many are
+    under way at once as there are threads: one a core, and the caller's. Attention has the most of
+    them where it has the most else; single products come where other memory is free again.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    if device_kind() != "cpu" or cores == 1:
+    if device_kind() != "cpu":
         return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     text = compiled.as_text()
     sizes = {
         name: math.prod(int(size) for size in shape.split(",") if size) * int(bits) // 8
         for name, bits, shape in _VALUE.findall(text)
     }
-    products = (sizes.get(a, 0) + sizes.get(b, 0) for a, b in _BATCHED.findall(text))
-    return max(products, default=0)
+    return (cores + 1) * max((sizes.get(name, 0) for name in _PACKED.findall(text)), default=0)
 
 
 def _structs(specs):
