@@ -42,7 +42,7 @@ def counts(experts: Any, chosen: Any, num_experts: int, mask: Any) -> Any:
     taken = ops.ones_like(experts, "float32") if chosen is None else ops.cast(chosen, "float32")
     if mask is not None:
         taken = taken * ops.cast(mask, "float32")[..., None]
-    taken, expert = (ops.reshape(v, (-1,)) for v in (taken, experts))
+    taken, expert = (ops.stop_gradient(ops.reshape(v, (-1,))) for v in (taken, experts))
     return ops.segment_sum(taken, expert, num_experts)
 
 
