@@ -5,6 +5,7 @@ import torch
 from ember_keras.cuda import experts, library
 from ember_keras.ops.kernels.gradient import with_gradient
 from ember_keras.ops.kernels.native_experts import plain
+from ember_keras.ops.kernels.torch_memory import BLOCKS
 
 _KERNEL = experts.load()[0]
 if _KERNEL is not None:
@@ -53,7 +54,7 @@ def _gradients(x, chosen, weights, gate_up, down, g):
 def _run_forward(x, chosen, weights, gate_up, down, keeps):
     inputs = _dense(x, chosen, weights, gate_up, down)
     y = torch.empty_like(inputs[0])
-    kept = x.new_empty(*_kept(chosen, down) if keeps else (0, 0))
+    kept = BLOCKS.empty(*_kept(chosen, down) if keeps else (0, 0))
     threads = torch.get_num_threads()
     _KERNEL.forward(inputs, y, kept if keeps else None, threads=threads)
     return y, kept
