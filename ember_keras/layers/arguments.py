@@ -10,8 +10,6 @@ import types
 import typing
 from typing import Any
 
-import keras
-
 from ember_keras.config.components import nearest
 
 _KINDS: dict[type, tuple[type, str]] = {
@@ -54,13 +52,7 @@ def check_types(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Non
             )
 
 
-_LAYER = inspect.signature(keras.layers.Layer.__init__)
-"""Read on import: while a file is loaded, `Layer` has a constructor that counts layers."""
-
-
 def _signature(cls: type) -> inspect.Signature:
-    if cls is keras.layers.Layer:
-        return _LAYER
     return inspect.signature(getattr(cls, "__init__"))  # noqa: B009, not an instance's
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import sys
 
 import numpy as np
 
@@ -17,7 +17,10 @@ def is_whole(value: object, least: int) -> bool:
 def is_number(value: object) -> bool:
     """Whether a value is a finite number."""
     known = isinstance(value, int | float | np.integer | np.floating)
-    return known and not isinstance(value, bool) and math.isfinite(value)  # type: ignore[arg-type]
+    if not known or isinstance(value, bool):
+        return False
+    # Python's whole numbers go on where a float's end.
+    return -sys.float_info.max <= value <= sys.float_info.max  # type: ignore[operator]
 
 
 @dataclasses.dataclass(frozen=True)

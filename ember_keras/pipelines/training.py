@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from ember_keras.callbacks import BudgetedSchedule, SaveEveryEpoch, StopOnNaN, T
 from ember_keras.config import Component, ConfigError, to_json, to_yaml
 from ember_keras.config.shown import shown
 from ember_keras.models.saving import load_model, save_model
-from ember_keras.models.saving.budget import Budget
+from ember_keras.models.saving.budget import of_this_machine
 from ember_keras.pipelines import figures
 from ember_keras.pipelines.errors import RunError, message_of
 from ember_keras.pipelines.files import (
@@ -308,24 +307,6 @@ class Training:
         figures.plot_history(history, folder.path / "loss.png", report)
 
 
-MOST_LAYERS = 20_000
-
-
-def _memory() -> int:
-    """The bytes of this machine's memory, or more than any has where it does not say."""
-    names = getattr(os, "sysconf_names", {})
-    if {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= set(names):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return 1 << 50
-
-
-def _too_large(what: str) -> ValueError:
-    return ValueError(
-        f"asks for {what}, expected at most what this machine has memory for, and "
-        f"{MOST_LAYERS:,} layers. Give it a smaller width, or fewer blocks or experts.",
-    )
-
-
 def build_model(
     config: dict[str, Any], task: Task, data: TaskData, dtype: str = "float32"
 ) -> keras.Model:
@@ -350,7 +331,7 @@ def build_model(
                 f"received {filled[key]!r}; the task's data has {value}. Leave the key out.",
             )
     x = data.train.x
-    budget = Budget(_memory(), MOST_LAYERS, _too_large)
+    budget = of_this_machine()
     try:
         with budget:
             model = registry.models.build(filled, dtype=dtype)

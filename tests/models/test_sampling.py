@@ -85,6 +85,7 @@ def test_logits_that_are_no_numbers_are_refused(bad):
         {"temperature": -1.0},
         {"temperature": float("nan")},
         {"temperature": float("inf")},
+        {"temperature": 10**400},
         {"top_k": 0},
         {"top_p": 0.0},
         {"top_p": 1.5},

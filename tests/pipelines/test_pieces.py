@@ -120,7 +120,7 @@ def test_a_model_that_sees_what_it_is_to_predict_is_refused():
     ],
 )
 def test_a_model_that_no_machine_holds_is_refused_before_memory_is_taken(block, words, monkeypatch):
-    monkeypatch.setattr("ember_keras.pipelines.training.MOST_LAYERS", 200)
+    monkeypatch.setattr("ember_keras.models.saving.budget.MOST_LAYERS", 200)
     task = ek.registry.tasks.build("in_context_recall", length=8, train_samples=4)
     with pytest.raises(ConfigError, match=f"asks for .*{words}.*smaller width"):
         build_model({"type": "causal_lm", "width": 8, "blocks": [block]}, task, task.load(0))

@@ -60,7 +60,7 @@ class Whole(Key):
         return type(value) is int and self.least <= value <= self.most
 
 
-def is_number(value: Any) -> bool:
+def is_positive(value: Any) -> bool:
     """Whether a value is a number above 0 that a float holds: JSON's whole numbers have no end."""
     return type(value) in (int, float) and 0 < value <= sys.float_info.max
 
@@ -71,7 +71,7 @@ class Number(Key):
     expected = f"a number above 0, at most {sys.float_info.max:.1e}"
 
     def allows(self, value: Any) -> bool:
-        return is_number(value)
+        return is_positive(value)
 
 
 class Flag(Key):

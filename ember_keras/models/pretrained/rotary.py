@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ember_keras.config.shown import escaped, shown
-from ember_keras.models.pretrained.keys import Key, KeyProblem, Number, is_number
+from ember_keras.models.pretrained.keys import Key, KeyProblem, Number, is_positive
 
 KEYS: Mapping[str, Key] = {
     "rope_parameters": Key(),
@@ -89,6 +89,6 @@ def _differ(one: Any, other: Any) -> bool:
 
 def _number(given: dict[str, Any], key: str, default: float | None = None) -> float:
     value = given.pop(key, default)
-    if not is_number(value):
+    if not is_positive(value):
         raise KeyProblem(f"`{key}` is {shown(value)}, expected {Number.expected}.")
     return float(value)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextvars
+import functools
+import inspect
 import math
+import os
 import re
 import threading
 from collections.abc import Callable
@@ -11,6 +14,8 @@ from typing import Any
 
 import keras
 
+MOST_LAYERS = 20_000
+"""How many layers a configuration of one's own may ask for."""
 OVERHEAD = 1 << 10
 """How many bytes larger than its data a variable is counted."""
 
@@ -83,11 +88,43 @@ class Budget:
         raise self.error
 
 
+def of_this_machine() -> Budget:
+    """A budget of the machine's memory and `MOST_LAYERS`, for a model of one's own."""
+    return Budget(_memory(), MOST_LAYERS, _too_large)
+
+
+def _memory() -> int:
+    """The bytes of this machine's memory, or more than any has where it does not say."""
+    names = getattr(os, "sysconf_names", {})
+    if {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= set(names):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return 1 << 50
+
+
+def _too_large(what: str) -> ValueError:
+    return ValueError(
+        f"asks for {what}, expected at most what this machine has memory for, and "
+        f"{MOST_LAYERS:,} layers. Give it a smaller width, or fewer blocks or experts.",
+    )
+
+
 def _item_size(dtype: Any) -> int:
     bits = re.search(r"\d+", keras.backend.standardize_dtype(dtype))
     return max(int(bits.group()) // 8, 1) if bits else 1
 
 
+def _stands_for(constructor: Any) -> Callable[[Any], Any]:
+    """Gives a constructor the signature of another: Keras and the layers here read it."""
+
+    def with_its_signature(function: Any) -> Any:
+        function = functools.wraps(constructor)(function)
+        function.__signature__ = inspect.signature(constructor)  # For who looks past a wrapper.
+        return function
+
+    return with_its_signature
+
+
+@_stands_for(_new_variable)
 def _counted_variable(
     self: Any, initializer: Any, shape: Any = None, dtype: Any = None, *args: Any, **kwargs: Any
 ) -> None:
@@ -97,6 +134,7 @@ def _counted_variable(
     _new_variable(self, initializer, shape, dtype, *args, **kwargs)
 
 
+@_stands_for(_new_layer)
 def _counted_layer(self: Any, *args: Any, **kwargs: Any) -> None:
     budget = _budget.get()
     if budget is not None:
