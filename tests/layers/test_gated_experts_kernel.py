@@ -119,3 +119,32 @@ def test_what_it_cannot_do_is_refused(run):
         ({"dropped": True}, "neither biases nor dropout"),
     ):
         assert reason in _kernel(**options)[1]
+
+
+@pytest.mark.trains
+@pytest.mark.skipif(ek.backend.name() != "torch", reason="torch.func is torch's")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # Its own use of it.
+def test_transformed_by_torch_func(run, rng, assert_close):
+    """Derivatives that no tensor asks for: `torch.func` gives right ones, or refuses."""
+    import torch
+
+    x, chosen, *weights = (torch.from_numpy(each) for each in _inputs(rng))
+
+    def loss(form):
+        return lambda x: form(x, chosen, *weights).square().sum()
+
+    def slope(form):
+        return torch.func.grad(loss(form))
+
+    assert_close(slope(run)(x), slope(plain.run)(x), 1e-5)
+
+    def curvature(form):
+        return torch.func.grad(lambda x: slope(form)(x).square().sum())(x)
+
+    assert_close(curvature(run), curvature(plain.run), 1e-5)
+    with pytest.raises(NotImplementedError, match="jvp"):
+        torch.func.jvp(loss(run), (x,), (torch.ones_like(x),))
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
+        with pytest.raises(NotImplementedError, match="jvp"):
+            run(dual, chosen, *weights)

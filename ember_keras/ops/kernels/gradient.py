@@ -59,6 +59,21 @@ def is_differentiated_again():
     return torch.is_grad_enabled()
 
 
+def is_differentiated(tensors):
+    """Return whether torch asks for a derivative with respect to any of some tensors.
+
+    In forward mode, as under `torch.func.jvp`, no tensor says that it requires a gradient.
+    """
+    import torch
+    from torch.autograd import forward_ad
+
+    if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
+        return True
+    if torch.compiler.is_compiling():
+        return False
+    return any(forward_ad.unpack_dual(x).tangent is not None for x in tensors)
+
+
 def require_first_order(kernel):
     """Raise `RuntimeError` where torch asks a kernel that writes in place for a graph of its own.
 

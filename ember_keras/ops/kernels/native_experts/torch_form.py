@@ -3,9 +3,10 @@
 import torch
 
 from ember_keras.cuda import experts, library
-from ember_keras.ops.kernels.gradient import with_gradient
+from ember_keras.ops.kernels.gradient import is_differentiated, with_gradient
 from ember_keras.ops.kernels.native_experts import plain
 from ember_keras.ops.kernels.torch_memory import BLOCKS
+from ember_keras.ops.kernels.torch_rows import register_rows
 
 _KERNEL = experts.load()[0]
 if _KERNEL is not None:
@@ -23,7 +24,7 @@ _OPERATORS = torch.ops.ember_keras
 def run(x, chosen, weights, gate_up, down):
     """Return ``(N, D)``; see `plain.run`."""
     inputs = (x, chosen, weights, gate_up, down)
-    if not torch.is_grad_enabled() or not any(each.requires_grad for each in inputs):
+    if not is_differentiated(inputs):
         return _OPERATORS.experts_forward(*inputs, False)[0]
     return with_gradient(_forward, _backward, saved=tuple(range(5)))(*inputs)
 
@@ -41,12 +42,11 @@ def _backward(inputs, known, g):
 
 
 def _gradients(x, chosen, weights, gate_up, down, g):
-    given = [
-        each if each.requires_grad else each.detach().requires_grad_()
-        for each in (x, weights, gate_up, down)
-    ]
-    y = plain.run(given[0], chosen, *given[1:])
-    dx, dweights, dgate_up, ddown = torch.autograd.grad(y, given, g, create_graph=True)
+    def form(x, *others):
+        return plain.run(x, chosen, *others)
+
+    slopes = torch.func.vjp(form, x, weights, gate_up, down)[1]
+    dx, dweights, dgate_up, ddown = slopes(g)
     return dx, None, dweights, dgate_up, ddown
 
 
@@ -77,6 +77,10 @@ def _(x, chosen, weights, gate_up, down, keeps):
 @torch.library.register_fake("ember_keras::experts_backward")
 def _(x, chosen, weights, gate_up, down, kept, g):
     return tuple(each.new_empty(each.shape) for each in (x, weights, gate_up, down))
+
+
+register_rows("ember_keras::experts_forward")
+register_rows("ember_keras::experts_backward")
 
 
 def _dense(x, chosen, *others):

@@ -6,6 +6,7 @@ from ember_keras.cuda import grouped, library
 from ember_keras.ops.kernels import row_blocks
 from ember_keras.ops.kernels.gradient import with_gradient
 from ember_keras.ops.kernels.torch_devices import require_one_device
+from ember_keras.ops.kernels.torch_rows import register_rows
 
 _KERNEL = grouped.load()[0]
 if _KERNEL is not None:
@@ -64,3 +65,7 @@ def _(x, w, offsets, transposed):
 def _(x, g, offsets):
     require_one_device("grouped_matmul", x=x, g=g, offsets=offsets)
     return x.new_empty(offsets.shape[0] - 1, x.shape[1], g.shape[1])
+
+
+register_rows("ember_keras::grouped_rows")
+register_rows("ember_keras::grouped_weights")
