@@ -11,6 +11,7 @@ from ember_keras import backend, registry
 from ember_keras.config import Component
 from ember_keras.layers.base import EmberLayer, State, require_rows, require_sequence
 from ember_keras.layers.common.projection import Projection
+from ember_keras.layers.norms import build_norm
 from ember_keras.layers.sequence_mixing import Pooled
 from ember_keras.layers.sequence_mixing.base import Stateful
 
@@ -114,8 +115,7 @@ class Block(Stateful, EmberLayer):
             self.mixer = Pooled(read, pool_size, pooling, **options)
         self.norm = None
         if norm is not None:
-            self.norm = registry.build_part(norm, ("norms",), self.dtype_policy, "norm")
-            self.norm.supports_masking = True  # Keras's RMSNormalization does not say so.
+            self.norm = build_norm(norm, self.dtype_policy, "norm")
         self.norm_position = norm_position
         self.residual = residual
         self.residual_scale = residual_scale

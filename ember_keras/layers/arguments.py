@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 import numbers
+import sys
 import types
 import typing
 from typing import Any
 
+import numpy as np
+
 from ember_keras.config.components import nearest
+from ember_keras.config.shown import shown
 
 _KINDS: dict[type, tuple[type, str]] = {
     int: (numbers.Integral, "an int"),
@@ -40,9 +43,9 @@ def check_types(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Non
                 f"`{cls.__name__}` received {name}={given[name]!r} "
                 f"({type(given[name]).__name__}), expected {expected}."
             )
-        if name in given and isinstance(given[name], float) and not math.isfinite(given[name]):
+        if name in given and _overflows(given[name], kinds):
             raise ValueError(
-                f"`{cls.__name__}` received {name}={given[name]}, expected a finite number."
+                f"`{cls.__name__}` received {name}={shown(given[name])}, expected a finite number."
             )
     for name, values in _choices(cls).items():
         if name in given and given[name] not in values:
@@ -54,6 +57,15 @@ def check_types(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Non
 
 def _signature(cls: type) -> inspect.Signature:
     return inspect.signature(getattr(cls, "__init__"))  # noqa: B009, not an instance's
+
+
+def _overflows(value: Any, kinds: tuple[type, ...]) -> bool:
+    """Whether no float holds a number: Python's whole numbers go on where floats end."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.floating):
+        return False
+    if isinstance(value, int) and float not in kinds:
+        return False
+    return not -sys.float_info.max <= value <= sys.float_info.max
 
 
 def _is(value: Any, kind: type) -> bool:

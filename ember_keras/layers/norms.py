@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+import numbers
+import sys
 from typing import Any
 
 import keras
 from keras import ops
 
 from ember_keras import registry
+from ember_keras.config.shown import shown
 from ember_keras.layers.base import EmberLayer, wide
 
 registry.norms.register("layer_norm")(keras.layers.LayerNormalization)
 registry.norms.register("rms_norm")(keras.layers.RMSNormalization)
+
+
+def build_norm(norm: Any, dtype: Any, name: str) -> Any:
+    """Builds the norm of a layer, and refuses an epsilon that Keras's own take as it comes.
+
+    Args:
+        norm: str, dict or layer, as of `registry.norms`.
+        dtype: the dtype policy of the layer that holds it.
+        name: str, its name in the paths of its variables.
+    """
+    layer = registry.build_part(norm, ("norms",), dtype, name)
+    epsilon = getattr(layer, "epsilon", 0.0)
+    known = isinstance(epsilon, numbers.Real) and not isinstance(epsilon, bool)
+    if not known or not 0 <= epsilon <= sys.float_info.max:
+        raise ValueError(
+            f"`{type(layer).__name__}` received epsilon={shown(epsilon)}, expected a number of at "
+            "least 0."
+        )
+    layer.supports_masking = True  # Keras's RMSNormalization does not say so.
+    return layer
 
 
 @registry.norms.register("zero_centred_rms_norm")

@@ -10,6 +10,7 @@ from keras import ops
 from ember_keras import registry
 from ember_keras.config import Component
 from ember_keras.layers.base import State, require_rows
+from ember_keras.layers.norms import build_norm
 from ember_keras.models.base import (
     BLOCK_KINDS,
     DEFAULT_BLOCKS,
@@ -131,10 +132,7 @@ class CausalLM(Generation, ChunkedLoss, HeadedModel):
         self.embedding.supports_masking = True  # Its reverse call sees what the backbone masked.
         self.embedding_norm = None
         if embedding_norm is not None:
-            self.embedding_norm = registry.build_part(
-                embedding_norm, ("norms",), self.dtype_policy, "embedding_norm"
-            )
-            self.embedding_norm.supports_masking = True  # Keras's RMSNormalization does not say so.
+            self.embedding_norm = build_norm(embedding_norm, self.dtype_policy, "embedding_norm")
 
     @property
     def _logits_dtype(self) -> str:

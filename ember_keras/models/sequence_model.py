@@ -9,6 +9,7 @@ from ember_keras.blocks.plan import plan
 from ember_keras.blocks.stack import as_block
 from ember_keras.config import Component
 from ember_keras.layers.base import State, require_sequence
+from ember_keras.layers.norms import build_norm
 from ember_keras.layers.stack import Stacked
 from ember_keras.models.base import BLOCK_KINDS, DEFAULT_BLOCKS, EmberModel
 
@@ -67,8 +68,7 @@ class SequenceModel(Stacked, EmberModel):
     ):
         super().__init__(**kwargs)
         planned = plan(self, blocks, repeats)
-        self.final_norm = registry.build_part(norm, ("norms",), self.dtype_policy, "final_norm")
-        self.final_norm.supports_masking = True  # Keras's RMSNormalization does not say so.
+        self.final_norm = build_norm(norm, self.dtype_policy, "final_norm")
         self.norm = registry.part_config(self.final_norm, ("norms",))
         self.repeats = repeats
         self.dropout = dropout

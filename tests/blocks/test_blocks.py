@@ -147,3 +147,22 @@ def _repeat(times, blocks):
 def test_what_cannot_be_built_is_refused(build, words):
     with pytest.raises(ValueError, match=words):
         build()
+
+
+@pytest.mark.parametrize("name", ["rms_norm", "layer_norm", "zero_centred_rms_norm"])
+@pytest.mark.parametrize("epsilon", ["x", -1, float("nan"), 10**400, True])
+def test_an_epsilon_that_is_no_number_is_refused(name, epsilon):
+    norm = {"type": name, "epsilon": epsilon}
+    for build in (
+        lambda: ek.blocks.Block("mlp", norm=norm),
+        lambda: ek.layers.Attention(4, head_norm=norm),
+        lambda: ek.models.CausalLM(8, 8, norm=norm),
+        lambda: ek.models.CausalLM(8, 8, embedding_norm=norm),
+    ):
+        with pytest.raises((TypeError, ValueError), match="epsilon"):
+            build()
+
+
+def test_a_number_that_no_float_holds_is_refused():
+    with pytest.raises(ValueError, match="embedding_scale=1000.*expected a finite number"):
+        ek.models.CausalLM(8, 8, embedding_scale=10**400)

@@ -11,6 +11,7 @@ from ember_keras.config import Component
 from ember_keras.layers.base import State, require_sequence
 from ember_keras.layers.common.projection import Projection
 from ember_keras.layers.common.rotary import apply_rotary, require_scaling, token_positions
+from ember_keras.layers.norms import build_norm
 from ember_keras.layers.sequence_mixing.base import SequenceMixer
 from ember_keras.ops.engines.attention import attention, attention_state
 
@@ -120,11 +121,9 @@ class Attention(SequenceMixer):
         self.query_norm = self.key_norm = None
         if head_norm is not None:
             policy = self.dtype_policy
-            self.query_norm = registry.build_part(head_norm, ("norms",), policy, "query_norm")
+            self.query_norm = build_norm(head_norm, policy, "query_norm")
             head_norm = registry.part_config(self.query_norm, ("norms",))
-            self.key_norm = registry.build_part(
-                registry.plain(head_norm), ("norms",), policy, "key_norm"
-            )
+            self.key_norm = build_norm(registry.plain(head_norm), policy, "key_norm")
         self.head_norm = head_norm
 
     @property
