@@ -166,6 +166,15 @@ def test_default_widths_are_written_as_numbers(tmp_path):
     assert ek.models.from_pretrained(tmp_path / "model").blocks[1]["hidden_dim"] == 24
 
 
+def test_whole_numbers_are_written_as_floats_where_transformers_asks_for_them(tmp_path):
+    norm = {"type": "rms_norm", "epsilon": 1}
+    model = hostile.small_model(blocks=["attention", "gated_mlp"], norm=norm)
+    ek.models.save_pretrained(model, tmp_path / "model")
+    assert '"rms_norm_eps": 1.0' in (tmp_path / "model" / "config.json").read_text()
+    again = ek.models.from_pretrained(tmp_path / "model")
+    assert again.backbone.final_norm.epsilon == 1.0
+
+
 def test_a_mixture_of_ones_own(tmp_path):
     mixture = {"type": "mixture_of_experts", "num_experts": 3, "z_loss": 0.0}
     model = hostile.small_model(blocks=["attention", mixture], repeats=1)
@@ -212,8 +221,16 @@ def test_wrong_arguments(tmp_path):
         ek.models.save_pretrained(model, tmp_path / "x")
     with pytest.raises(ValueError, match="dtype='int8', expected one of float32"):
         ek.models.save_pretrained(hostile.small_model(), tmp_path / "x", dtype="int8")
-    with pytest.raises(ValueError, match="max_shard_bytes=0, expected at least 1"):
-        ek.models.save_pretrained(hostile.small_model(), tmp_path / "x", max_shard_bytes=0)
+    for options, words in (
+        ({"max_shard_bytes": 0}, "max_shard_bytes=0, expected a whole number of at least 1"),
+        ({"max_shard_bytes": 1.5}, "max_shard_bytes=1.5, expected a whole number"),
+        ({"eos_token_id": 2.5}, "eos_token_id=2.5, expected the number of a token"),
+        ({"bos_token_id": "a"}, "bos_token_id='a', expected the number of a token"),
+        ({"tokenizer": "x"}, "tokenizer='x', expected a `tokenizers.Tokenizer`"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=words):
+            ek.models.save_pretrained(hostile.small_model(), tmp_path / "x", **options)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):

@@ -20,8 +20,9 @@ from ember_keras.models.pretrained import checkpoint as tensors
 from ember_keras.models.pretrained.describing import describe, first_difference
 from ember_keras.models.pretrained.families import FAMILIES, Family
 from ember_keras.models.pretrained.folder import Folder, needs
-from ember_keras.models.pretrained.keys import KeyProblem, read_keys
+from ember_keras.models.pretrained.keys import KeyProblem, Number, read_keys
 from ember_keras.models.pretrained.places import compare, fill, places
+from ember_keras.models.sampling import is_whole
 from ember_keras.models.saving.errors import LoadError
 from ember_keras.models.saving.files import DEFAULT_MAX_BYTES
 from ember_keras.models.saving.writing import explain, hidden, sync, sync_folder
@@ -168,16 +169,26 @@ def save_pretrained(
         )
     if dtype not in (None, *_DTYPES):
         raise ValueError(f"Received dtype={dtype!r}, expected one of {', '.join(_DTYPES)} or None.")
-    if max_shard_bytes < 1:
-        raise ValueError(f"Received max_shard_bytes={max_shard_bytes}, expected at least 1.")
+    if not is_whole(max_shard_bytes, 1):
+        raise ValueError(
+            f"Received max_shard_bytes={max_shard_bytes!r}, expected a whole number of at least 1."
+        )
+    for name, token in (("bos_token_id", bos_token_id), ("eos_token_id", eos_token_id)):
+        if token is not None and not is_whole(token, 0):
+            raise ValueError(f"Received {name}={token!r}, expected the number of a token, or None.")
+    if tokenizer is not None and not hasattr(tokenizer, "to_str"):
+        raise TypeError(
+            f"Received tokenizer={shown(tokenizer)}, expected a `tokenizers.Tokenizer`. That of a "
+            "tokenizer of transformers is its `backend_tokenizer`."
+        )
     chosen, config = _configuration(model, family)
     found = places(model, chosen)
     config = {
         "architectures": [chosen.architecture],
         "model_type": chosen.model_type,
         **config,
-        "bos_token_id": bos_token_id,
-        "eos_token_id": eos_token_id,
+        "bos_token_id": None if bos_token_id is None else int(bos_token_id),
+        "eos_token_id": None if eos_token_id is None else int(eos_token_id),
         "pad_token_id": model.pad_token,
         "dtype": dtype or str(model.embedding.embeddings.dtype),
     }
@@ -248,6 +259,15 @@ def _configuration(model: CausalLM, name: str | None) -> tuple[Family, dict[str,
     )
 
 
+def _as_floats(config: dict[str, Any], family: Family) -> dict[str, Any]:
+    """The configuration with `1.0` for a `1` where transformers asks for a float."""
+    numbers = {name for name, key in family.keys.items() if isinstance(key, Number)}
+    return {
+        name: float(value) if name in numbers and value is not None else value
+        for name, value in config.items()
+    }
+
+
 def _written(description: dict[str, Any], family: Family) -> tuple[dict[str, Any], str | None]:
     """The configuration of a model in a family, and what it loses, if anything."""
     names = [block.get("mixer", block)["type"] for block in description["blocks"]]
@@ -257,7 +277,7 @@ def _written(description: dict[str, Any], family: Family) -> tuple[dict[str, Any
     if len(names) % family.blocks_a_layer:
         return {}, f"its layers are {family.blocks_a_layer} blocks each, and there are {len(names)}"
     try:
-        config = family.write(description)
+        config = _as_floats(family.write(description), family)
         values = read_keys(config, family.keys, family.architecture)
         again = describe(CausalLM(**family.read(values)))
     except (LookupError, TypeError, ValueError) as error:

@@ -66,7 +66,7 @@ def is_positive(value: Any) -> bool:
 
 
 class Number(Key):
-    """A number above 0, of a float's range."""
+    """A number above 0, of a float's range; a whole one too, as people write `1`."""
 
     expected = f"a number above 0, at most {sys.float_info.max:.1e}"
 
