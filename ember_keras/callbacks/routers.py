@@ -128,8 +128,10 @@ def _draw(above: Any, below: Any, name: str, steps: np.ndarray, use: np.ndarray)
     bar = {"ax": [above, below], "shrink": 0.6, "anchor": (0.0, 1.0)}  # The two stay in line.
     above.figure.colorbar(picture, label="load, 1 is even", **bar)
     above.set(title=name, ylabel="expert", xticklabels=[])
-    below.plot(steps, use[:, -1] / max(np.log(count), 1e-9), label="entropy, of the largest")
-    below.plot(steps, use[:, -2], label="dropped")
+    mark = "o" if len(steps) == 1 else None  # A line of one point is not seen.
+    entropy = use[:, -1] / max(np.log(count), 1e-9)
+    below.plot(steps, entropy, marker=mark, label="entropy, of the largest")
+    below.plot(steps, use[:, -2], marker=mark, label="dropped")
     below.set(xlabel="step", xlim=(edges[0], edges[-1]), ylim=(-0.03, 1.03))
     below.legend(loc="center right")
 

@@ -178,7 +178,8 @@ def _without_aliases(
 
 
 def _names(kinds: tuple[str, ...], table: Callable[[str], Any]) -> str:
-    return ", ".join(name for kind in kinds for name in table(kind).names()) or "(none)"
+    names = dict.fromkeys(name for kind in kinds for name in table(kind).names())
+    return ", ".join(names) or "(none)"
 
 
 def section_of(annotation: Any) -> type | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,8 @@ def check_stop(stop: Any, decode: Decode | None) -> tuple[str, ...]:
         return ()
     if isinstance(stop, bytes):
         raise TypeError(f"Received stop={stop!r}, expected a str, or a list of them. Decode it.")
+    if not isinstance(stop, Iterable):
+        raise TypeError(f"Received stop={stop!r}, expected a str, or a list of them.")
     stops = (stop,) if isinstance(stop, str) else tuple(stop)
     for each in stops:
         if not isinstance(each, str):

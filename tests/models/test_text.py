@@ -87,6 +87,7 @@ def test_a_tokenizer_that_puts_spaces_between_words():
         ("a", None, ValueError, "without `decode`"),
         (b"a", bytes, TypeError, "expected a str"),
         ([1], bytes, TypeError, "expected a str"),
+        (5, bytes, TypeError, "expected a str, or a list of them"),
         (None, "bytes", TypeError, "expected a function"),
     ],
 )
