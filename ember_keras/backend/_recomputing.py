@@ -52,6 +52,7 @@ def run(form, layer, call, x, options):
         scope = _common.RecordingScope(mapping, collect_losses=True)
         with ambient.again(), scope:
             output = call(given.pop("x"), **given)
+        _forget(layer, scope.losses)
         assigned = list(scope.assigned.values())
         after = [scope.get_current_value(variable) for variable in assigned]
         made.output, made.assigned, made.losses = output, assigned, len(scope.losses)
@@ -100,6 +101,17 @@ class _Ambient:
         finally:
             _INSIDE.depth -= 1
             global_state.set_global_attribute(_CALL, before)
+
+
+def _forget(layer, losses):
+    """Takes losses from those that layers know as their own.
+
+    Layers know them by identity. These are handed out and end here, and a later loss that Python
+    puts in the place of one would be counted by the layer of either.
+    """
+    gone = {id(loss) for loss in losses}
+    for each in layer._flatten_layers():
+        each._loss_ids -= gone
 
 
 def _variables(layer):

@@ -86,6 +86,19 @@ def test_a_block_by_itself_runs_again(rng, assert_close):
         assert_close(ek.backend.to_numpy(have), ek.backend.to_numpy(want), 1e-6)
 
 
+@pytest.mark.trains
+def test_a_loss_counts_once(rng):
+    """Layers know losses by identity, which Python gives again to what comes after them."""
+    block = ek.blocks.Block(MIXTURE, gradient_checkpointing=True)
+    block.build((B, T, D))
+    x = keras.ops.convert_to_tensor(rng.normal(size=(B, T, D)).astype("float32"))
+    with keras.StatelessScope(collect_losses=True) as scope:
+        block(x, training=True)
+        assert len(block.losses) == len(scope.losses) == 2
+    inner = [each for each in block._flatten_layers(include_self=False) if each._loss_ids]
+    assert inner == []
+
+
 @pytest.mark.parametrize("first", [False, True])
 def test_files_are_the_same(first, tmp_path, rng, assert_close):
     data, _ = _data(rng)
