@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import numbers
-import sys
 import types
 import typing
 from typing import Any
@@ -60,12 +60,20 @@ def _signature(cls: type) -> inspect.Signature:
 
 
 def _overflows(value: Any, kinds: tuple[type, ...]) -> bool:
-    """Whether no float holds a number: Python's whole numbers go on where floats end."""
+    """Whether an argument is a number, and none that a float holds."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.floating):
         return False
     if isinstance(value, int) and float not in kinds:
         return False
-    return not -sys.float_info.max <= value <= sys.float_info.max
+    return not is_finite(value)
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a float holds a number: Python's whole numbers go on where floats end."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _is(value: Any, kind: type) -> bool:

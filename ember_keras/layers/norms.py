@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numbers
-import sys
 from typing import Any
 
 import keras
@@ -11,6 +10,7 @@ from keras import ops
 
 from ember_keras import registry
 from ember_keras.config.shown import shown
+from ember_keras.layers.arguments import is_finite
 from ember_keras.layers.base import EmberLayer, wide
 
 registry.norms.register("layer_norm")(keras.layers.LayerNormalization)
@@ -28,7 +28,7 @@ def build_norm(norm: Any, dtype: Any, name: str) -> Any:
     layer = registry.build_part(norm, ("norms",), dtype, name)
     epsilon = getattr(layer, "epsilon", 0.0)
     known = isinstance(epsilon, numbers.Real) and not isinstance(epsilon, bool)
-    if not known or not 0 <= epsilon <= sys.float_info.max:
+    if not known or not is_finite(epsilon) or epsilon < 0:
         raise ValueError(
             f"`{type(layer).__name__}` received epsilon={shown(epsilon)}, expected a number of at "
             "least 0."

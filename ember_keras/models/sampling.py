@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 
 import numpy as np
+
+from ember_keras.layers.arguments import is_finite
 
 
 def is_whole(value: object, least: int) -> bool:
@@ -17,10 +18,7 @@ def is_whole(value: object, least: int) -> bool:
 def is_number(value: object) -> bool:
     """Whether a value is a finite number."""
     known = isinstance(value, int | float | np.integer | np.floating)
-    if not known or isinstance(value, bool):
-        return False
-    # Python's whole numbers go on where a float's end.
-    return -sys.float_info.max <= value <= sys.float_info.max  # type: ignore[operator]
+    return known and not isinstance(value, bool) and is_finite(value)
 
 
 @dataclasses.dataclass(frozen=True)

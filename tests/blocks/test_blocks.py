@@ -163,6 +163,11 @@ def test_an_epsilon_that_is_no_number_is_refused(name, epsilon):
             build()
 
 
+def test_numbers_of_numpy_are_an_epsilon():
+    for epsilon in (np.float32(1e-5), np.float64(1e-5), 0):
+        assert ek.blocks.Block("mlp", norm={"type": "rms_norm", "epsilon": epsilon}).norm
+
+
 def test_a_number_that_no_float_holds_is_refused():
     with pytest.raises(ValueError, match="embedding_scale=1000.*expected a finite number"):
         ek.models.CausalLM(8, 8, embedding_scale=10**400)
