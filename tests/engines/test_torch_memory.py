@@ -89,7 +89,7 @@ def test_threads_never_share_a_block(blocks):
 
 
 @pytest.mark.skipif(not kernels.kernels("gated_experts"), reason="no kernel")
-def test_gradients_of_graphs_that_live_at_once(rng):
+def test_gradients_of_graphs_that_live_at_once():
     """Both passes keep 2 MiB and more; one graph is used twice, and one after the other is gone."""
     import torch
 

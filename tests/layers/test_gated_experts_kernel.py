@@ -123,7 +123,8 @@ def test_what_it_cannot_do_is_refused(run):
 
 @pytest.mark.trains
 @pytest.mark.skipif(ek.backend.name() != "torch", reason="torch.func is torch's")
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # Its own use of it.
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch's own use of it.
+@pytest.mark.filterwarnings("ignore:.*autograd.function.Function.* should not be instantiated")
 def test_transformed_by_torch_func(run, rng, assert_close):
     """Derivatives that no tensor asks for: `torch.func` gives right ones, or refuses."""
     import torch
@@ -144,6 +145,9 @@ def test_transformed_by_torch_func(run, rng, assert_close):
     assert_close(curvature(run), curvature(plain.run), 1e-5)
     with pytest.raises(NotImplementedError, match="jvp"):
         torch.func.jvp(loss(run), (x,), (torch.ones_like(x),))
+    compiled = torch.compile(lambda x, v: torch.func.jvp(loss(run), (x,), (v,))[1], backend="eager")
+    with pytest.raises(NotImplementedError, match="jvp"):
+        compiled(x, torch.ones_like(x))
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
         with pytest.raises(NotImplementedError, match="jvp"):

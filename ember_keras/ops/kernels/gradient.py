@@ -69,8 +69,6 @@ def is_differentiated(tensors):
 
     if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
         return True
-    if torch.compiler.is_compiling():
-        return False
     return any(forward_ad.unpack_dual(x).tangent is not None for x in tensors)
 
 
@@ -186,10 +184,8 @@ def _torch(forward, backward, saved, keep_output, tensors):
     import torch
 
     # torch.compile takes an autograd function apart only where a gradient is wanted.
-    if torch.compiler.is_compiling():
-        wanted = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
-        if not wanted:
-            return forward(*tensors)[0]
+    if torch.compiler.is_compiling() and not is_differentiated(tensors):
+        return forward(*tensors)[0]
     call = _Call(forward, backward, saved, keep_output)
     return _pack(_TORCH.apply(call, *tensors), call.count)
 
